@@ -1,0 +1,48 @@
+"""What an encoder is: a frozen model of one modality, from raw things to latents."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from fusemix.latents.provenance import EncoderSpec
+
+Source = Path | str | bytes
+"""A file, a caption, or encoded media."""
+
+
+class Encoder(Protocol):
+    """Raw things of one modality -> latents.  There is no base class: any object with these attributes will do."""
+
+    spec: EncoderSpec
+    """What it is; stored with its latents."""
+    preprocess: Callable[[Any], Any]
+    """Reads one source; picklable and without weights, because it runs in worker processes."""
+    batch_cost: int
+    """Largest cost of a batch: its length times the cost of its costliest member."""
+
+    def cost(self, prepared: Any) -> int:
+        """Return what one prepared source adds to a batch: tokens, windows, or 1."""
+
+    def collate(self, prepared: Sequence[Any]) -> Any:
+        """Make a batch of B prepared sources."""
+
+    def encode(self, batch: Any) -> Tensor:
+        """Return (B, dim) float32 latents."""
+
+
+def encode_prepared(encoder: Encoder, prepared: Sequence[Any]) -> Tensor:
+    """Encode prepared sources in batches of similar cost, (N, dim) float32 on the CPU in the given order."""
+    costs = [encoder.cost(one) for one in prepared]
+    latents = torch.empty(len(prepared), encoder.spec.dim)
+    # Costliest first: the batch that needs the most memory shows at once whether it fits.
+    order = sorted(range(len(prepared)), key=lambda index: -costs[index])
+    while order:
+        size = max(1, encoder.batch_cost // max(costs[order[0]], 1))
+        batch, order = order[:size], order[size:]
+        latents[batch] = encoder.encode(encoder.collate([prepared[index] for index in batch])).float().cpu()
+    return latents

@@ -1,0 +1,107 @@
+"""Batches of latents: which items a step sees, which of their rows, and the tensors that come of it.
+
+Items of a batch are distinct and one row of each is drawn, so two captions of one picture are never each other's
+negatives.  One permutation of all items per epoch gives the order; an epoch's tail that does not fill a batch is
+dropped.  Everything follows from (seed, step): any step's batch can be made without those before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from fusemix.errors import FusemixError
+from fusemix.latents.paired import ModalityLatents, PairedLatents
+from fusemix.randomness import generator
+
+
+@dataclass(frozen=True)
+class LatentBatch:
+    """Latents of B items, one row of each in each modality.
+
+    Attributes:
+        values: modality -> (B, D_m) float32; zeros where the item lacks the modality.
+        present: modality -> (B,) bool.
+        items: (B,) int64 positions of the items.
+        content: modality -> (B, P) int64 hashes of the raw inputs behind each latent; P is 1, or 2 after mixup.
+    """
+
+    values: Mapping[str, Tensor]
+    present: Mapping[str, Tensor]
+    items: Tensor
+    content: Mapping[str, Tensor]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def to(self, device: torch.device) -> LatentBatch:
+        """Return the batch on a device."""
+        return LatentBatch(
+            {name: value.to(device, non_blocking=True) for name, value in self.values.items()},
+            {name: mask.to(device, non_blocking=True) for name, mask in self.present.items()},
+            self.items.to(device, non_blocking=True),
+            {name: hashes.to(device, non_blocking=True) for name, hashes in self.content.items()},
+        )
+
+
+class BatchSource:
+    """Makes the batch of any step.
+
+    Args:
+        latents: the items to train on.
+        items_per_step: how many distinct items a step sees.
+        seed: with the step, decides order and rows.
+
+    Raises:
+        FusemixError: where there are fewer items than a step needs.
+    """
+
+    def __init__(self, latents: PairedLatents, items_per_step: int, seed: int) -> None:
+        if len(latents) < items_per_step:
+            raise FusemixError(
+                f"{len(latents)} items to train on, but a step takes {items_per_step} (twice fuse.batch_size with"
+                f" mixup): set fuse.batch_size to at most {len(latents) // 2} with mixup, {len(latents)} without"
+            )
+        self.latents, self.items_per_step, self.seed = latents, items_per_step, seed
+        self.steps_per_epoch = len(latents) // items_per_step
+        self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
+
+    def batch(self, step: int) -> LatentBatch:
+        """Return the batch of a step, counted from 0."""
+        epoch, index = divmod(step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            self._order = torch.randperm(len(self.latents), generator=generator(self.seed, "order", epoch))
+            self._epoch = epoch
+        chosen = self._order[index * self.items_per_step : (index + 1) * self.items_per_step]
+        return gather(self.latents, chosen, generator(self.seed, "rows", step))
+
+
+def gather(latents: PairedLatents, positions: Tensor, rng: torch.Generator) -> LatentBatch:
+    """Read one random row of each item in each modality.
+
+    Args:
+        latents: the items.
+        positions: (B,) positions of the items.
+        rng: draws among the rows of an item; modalities are drawn one by one in the order of their names.
+    """
+    values, present, content = {}, {}, {}
+    for name in sorted(latents.modalities):
+        modality = latents.modalities[name]
+        draws = torch.rand(len(positions), generator=rng)
+        values[name], present[name], content[name] = _rows_of(modality, positions, draws)
+    return LatentBatch(values, present, positions, content)
+
+
+def _rows_of(modality: ModalityLatents, positions: Tensor, draws: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    counts = modality.counts[positions]
+    present = counts > 0
+    within = torch.minimum((draws * counts).long(), (counts - 1).clamp_min(0))
+    places = (modality.offsets[positions] + within).clamp_max(max(len(modality.rows) - 1, 0))
+    rows = modality.rows[places]
+    values = modality.values.index_select(0, rows).float()
+    if not present.all():
+        values[~present] = 0
+    return values, present, modality.content[rows][:, None]

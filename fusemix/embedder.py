@@ -1,0 +1,111 @@
+"""Raw pictures, texts and sounds -> the joint space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from fusemix.device import resolve_device
+from fusemix.errors import FusemixError
+from fusemix.extract.encoder import Encoder, Source, encode_prepared
+from fusemix.extract.registry import create_encoder
+from fusemix.extract.workers import Failure, prepare
+from fusemix.joint_space import JointSpace
+from fusemix.recipe import Recipe, load_recipe
+
+
+class Embedder:
+    """Encoders and a joint space.  An encoder is loaded when its modality is first used.
+
+    Args:
+        space: the joint space.
+        encoders: modality -> registered name, or an object with the attributes of `Encoder`.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+    """
+
+    def __init__(self, space: JointSpace, encoders: Mapping[str, str | Encoder], device: str = "auto") -> None:
+        self.device = resolve_device(device)
+        self.space = space.to(self.device).eval()
+        self._encoders = dict(encoders)
+
+    def encoder(self, modality: str) -> Encoder:
+        """Return the encoder of a modality, loading it if need be.
+
+        Raises:
+            FusemixError: where the space has no such modality, or its adapter was trained for another encoder.
+        """
+        self.space.adapter(modality)
+        encoder = self._encoders.get(modality)
+        if encoder is None:
+            raise FusemixError(f"no encoder was given for {modality!r}")
+        if isinstance(encoder, str):
+            encoder = self._encoders[modality] = create_encoder(encoder, self.device)
+        trained = self.space.specs.get(modality)
+        if trained is not None and trained != encoder.spec:
+            raise FusemixError(
+                f"the {modality} adapter was trained for another encoder or version of it (trained / here:"
+                f" {trained.differences(encoder.spec)}): extract and fuse again"
+            )
+        return encoder
+
+    def encode(self, modality: str, sources: Sequence[Source]) -> Tensor:
+        """Return (N, dim) float32 L2-normalised embeddings on the CPU.
+
+        Args:
+            modality: which of the space's modalities.
+            sources: N paths, texts, or bytes of encoded media.
+
+        Raises:
+            FusemixError: naming the source that cannot be read.
+        """
+        encoder = self.encoder(modality)
+        prepared = []
+        for source in sources:
+            value = prepare(encoder.preprocess, source).value
+            if isinstance(value, Failure):
+                what = f"{len(source)} bytes" if isinstance(source, bytes) else str(source)
+                raise FusemixError(f"{modality} {what!r} cannot be read: {value.reason}")
+            prepared.append(value)
+        return self.space.encode(modality, encode_prepared(encoder, prepared))
+
+    def encode_image(self, pictures: Sequence[Path | bytes | str]) -> Tensor:
+        """Return embeddings of pictures given as paths (`str` or `Path`) or bytes of a file."""
+        return self.encode("image", [Path(p) if isinstance(p, str) else p for p in pictures])
+
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Return embeddings of texts."""
+        return self.encode("text", list(texts))
+
+    def encode_audio(self, sounds: Sequence[Path | bytes | str]) -> Tensor:
+        """Return embeddings of sounds given as paths (`str` or `Path`) or bytes of a file."""
+        return self.encode("audio", [Path(p) if isinstance(p, str) else p for p in sounds])
+
+
+class Run(Embedder):
+    """A trained run: an embedder that knows its folder and recipe.
+
+    Args:
+        folder: `runs/<name>`.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        FusemixError: where the folder holds no run.
+    """
+
+    recipe: Recipe
+    """The recipe that it was trained by."""
+
+    def __init__(self, folder: Path | str, device: str = "auto") -> None:
+        self.folder = Path(folder)
+        path = self.folder / "recipe.yaml"
+        if not path.is_file():
+            raise FusemixError(f"no run in {self.folder}; train one with: fusemix fuse RECIPE")
+        self.recipe = load_recipe(path)
+        super().__init__(JointSpace.load(self.folder / "joint_space"), self.recipe.encoders, device)
+
+
+def load(run: Path | str, device: str = "auto") -> Run:
+    """Return the trained run in a folder: `fusemix.load("runs/emoji").encode_text(["a cat"])`."""
+    return Run(run, device)

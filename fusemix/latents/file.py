@@ -1,0 +1,221 @@
+"""The latents file: one encoder's latents of one dataset, in HDF5 (format version 1).
+
+`/latents` (N, D) is contiguous and its space is reserved at creation, so it can be read at the disk's speed and
+no later write finds the disk full.  A row counts only once `/status` says so.  Rows are keyed by (item, content).
+
+| dataset | type | meaning |
+|---|---|---|
+| `/latents` | (N, D) float16 or float32 | one latent a row |
+| `/status` | (N,) uint8 | 0 to do, 1 done, 2 failed |
+| `/item` | (N,) string | id of the item, which joins the modalities |
+| `/source` | (N,) string | path relative to the dataset, or the caption itself |
+| `/content` | (N,) uint64 | hash of the raw input, by which exact duplicates are known |
+| `/split` | (N,) enum | split of the item |
+| `/checksum` | (N,) uint32 | CRC-32 of the row's bytes |
+
+The attribute `provenance` is one JSON string, `format_version` an integer.  Checksums are kept by row, not by
+block: a row that is retried later then never touches what vouches for its neighbours.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+
+from fusemix.errors import FusemixError
+from fusemix.files import replacing, reserve
+from fusemix.latents.provenance import DatasetStamp, EncoderSpec, Provenance, content_hash
+
+FORMAT_VERSION = 1
+TO_DO, DONE, FAILED = 0, 1, 2
+DTYPES = ("float16", "float32")
+
+
+@dataclass(frozen=True)
+class LatentRows:
+    """What is known of each row before it is encoded; three lists of the same length N."""
+
+    items: Sequence[str]
+    sources: Sequence[str]
+    splits: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+
+class LatentsFile:
+    """A latents file opened for reading; `/latents` itself is read on demand.
+
+    Args:
+        path: the file.
+
+    Raises:
+        FusemixError: where the file is missing, truncated, not a latents file, or of a newer format.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise FusemixError(f"no latents file at {self.path}; make it with: fusemix extract RECIPE")
+        try:
+            with h5py.File(self.path, "r", locking=False) as file:
+                self._read_metadata(file)
+        except (OSError, KeyError, RuntimeError, ValueError) as error:
+            raise FusemixError(
+                f"{self.path} is truncated or not a latents file ({str(error).splitlines()[0]}); move it away and"
+                " extract again"
+            ) from error
+        size = self.path.stat().st_size
+        if size < self._offset + self.rows * self.dim * self.dtype.itemsize:
+            raise FusemixError(f"{self.path} is truncated ({size} bytes); move it away and extract again")
+
+    def _read_metadata(self, file: h5py.File) -> None:
+        version = int(file.attrs["format_version"])
+        if version > FORMAT_VERSION:
+            raise FusemixError(
+                f"{self.path} has latents format {version}; this fusemix reads up to {FORMAT_VERSION}:"
+                " pip install -U fusemix"
+            )
+        self.provenance = Provenance.from_json(str(file.attrs["provenance"]))
+        latents = file["latents"]
+        self.rows, self.dim = (int(size) for size in latents.shape)
+        self.dtype: np.dtype[Any] = latents.dtype
+        self._offset = int(latents.id.get_offset() or 0)
+        self.status: npt.NDArray[np.uint8] = file["status"][:]
+        self.content: npt.NDArray[np.uint64] = file["content"][:]
+        self.checksum: npt.NDArray[np.uint32] = file["checksum"][:]
+        self.items: npt.NDArray[np.object_] = file["item"].asstr()[:]
+        self.sources: npt.NDArray[np.object_] = file["source"].asstr()[:]
+        codes = h5py.check_enum_dtype(file["split"].dtype)
+        names = {code: name for name, code in codes.items()}
+        self.splits: npt.NDArray[np.object_] = np.array([names[c] for c in file["split"][:]], dtype=object)
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """The encoder behind the latents."""
+        return self.provenance.encoder
+
+    @property
+    def done(self) -> int:
+        """Number of rows that are encoded."""
+        return int((self.status == DONE).sum())
+
+    def read(self) -> npt.NDArray[Any]:
+        """Return all (N, D) latents, rows that are not done as they lie there (zeros), at the disk's speed."""
+        flat = np.fromfile(self.path, self.dtype, self.rows * self.dim, offset=self._offset)
+        return flat.reshape(self.rows, self.dim)
+
+    def memmap(self) -> npt.NDArray[Any]:
+        """Return the (N, D) latents mapped read-only, for random access without loading them."""
+        if self.rows == 0:
+            return np.empty((0, self.dim), self.dtype)
+        return np.memmap(self.path, self.dtype, "r", self._offset, (self.rows, self.dim))
+
+    def damaged_rows(self) -> list[int]:
+        """Return the rows that are marked done but whose bytes do not match their checksum."""
+        latents = self.memmap()
+        done = np.flatnonzero(self.status == DONE)
+        return [int(row) for row in done if zlib.crc32(latents[row].tobytes()) != self.checksum[row]]
+
+    @classmethod
+    def create(cls, path: Path, rows: LatentRows, provenance: Provenance, dtype: str = "float16") -> LatentsFile:
+        """Create the file with every row still to do and all of its space reserved.
+
+        Args:
+            path: where; an existing file is replaced only when the new one is complete.
+            rows: items, sources and splits of the N rows.
+            provenance: what the latents will be; its encoder's `dim` is D.
+            dtype: `float16` or `float32`, as stored.
+
+        Raises:
+            FusemixError: for another dtype, where the folder cannot be written, or where the disk has no room.
+        """
+        if dtype not in DTYPES:
+            raise FusemixError(f"latents are stored as float16 or float32, not {dtype!r}")
+        with replacing(path) as temporary:
+            _lay_out(temporary, rows, provenance, np.dtype(dtype))
+        return cls(path)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        path: Path | str,
+        items: Sequence[str],
+        latents: npt.NDArray[Any],
+        spec: EncoderSpec,
+        *,
+        splits: Sequence[str] | None = None,
+        sources: Sequence[str] | None = None,
+        dataset: DatasetStamp | None = None,
+        dtype: str = "float16",
+    ) -> Self:
+        """Write latents that were computed elsewhere.
+
+        Args:
+            path: the new file.
+            items: N item ids; several rows may belong to one item.
+            latents: (N, D) finite numbers.
+            spec: the encoder that gave them.
+            splits: N splits, the same for all rows of an item; all `train` if left out.
+            sources: N captions or paths; equal sources count as equal content.  Without them no two rows do.
+            dataset: name and fingerprint of the dataset; files are joined only when these agree.
+            dtype: `float16` or `float32`, as stored.
+
+        Raises:
+            FusemixError: where lengths or dimension disagree, or a latent is not finite in `dtype`.
+        """
+        from fusemix.latents.writer import LatentsWriter
+
+        path, count = Path(path), len(items)
+        splits = ["train"] * count if splits is None else splits
+        named = [f"{item}#{row}" for row, item in enumerate(items)] if sources is None else sources
+        if latents.shape != (count, spec.dim) or not len(splits) == len(named) == count:
+            raise FusemixError(
+                f"{path}: {count} items, {len(splits)} splits, {len(named)} sources and latents of shape"
+                f" {latents.shape} do not make {count} rows of dimension {spec.dim}"
+            )
+        rows = LatentRows(items, named, splits)
+        cls.create(path, rows, Provenance(spec, dataset or DatasetStamp("arrays")), dtype)
+        content = np.array([content_hash(source.encode()) for source in named], np.uint64)
+        with LatentsWriter(path) as writer:
+            failed = writer.commit(np.arange(count), latents, content)
+        if failed.any():
+            row = int(np.flatnonzero(failed)[0])
+            path.unlink()
+            raise FusemixError(
+                f"{path}: latent of row {row} (item {items[row]!r}) is not finite in {dtype}; {failed.sum()} such"
+                " rows in all: leave them out, or store float32"
+            )
+        return cls(path)
+
+
+def _lay_out(path: Path, rows: LatentRows, provenance: Provenance, dtype: np.dtype[Any]) -> None:
+    count, dim = len(rows), provenance.encoder.dim
+    early = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    early.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    early.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    names = sorted(set(rows.splits))
+    enum = h5py.enum_dtype({name: code for code, name in enumerate(names)} or {"none": 0}, basetype="u1")
+    codes = {name: code for code, name in enumerate(names)}
+    text = sum(len(t.encode()) for column in (rows.items, rows.sources) for t in column)
+    path.unlink()
+    with h5py.File(path, "x") as file:
+        file.attrs["format_version"] = FORMAT_VERSION
+        file.attrs["provenance"] = provenance.to_json()
+        file.create_dataset("latents", (count, dim), dtype, dcpl=early)
+        file.create_dataset("status", data=np.zeros(count, np.uint8))
+        file.create_dataset("content", data=np.zeros(count, np.uint64))
+        file.create_dataset("checksum", data=np.zeros(count, np.uint32))
+        file.create_dataset("split", data=np.array([codes[s] for s in rows.splits], "u1"), dtype=enum)
+    # HDF5 crashes where a disk fills up beneath it, so the space for everything is taken before the strings.
+    reserve(path, path.stat().st_size + count * dim * dtype.itemsize + 64 * count + 2 * text + (1 << 20))
+    with h5py.File(path, "r+") as file:
+        file.create_dataset("item", data=list(rows.items), dtype=h5py.string_dtype(), shape=(count,))
+        file.create_dataset("source", data=list(rows.sources), dtype=h5py.string_dtype(), shape=(count,))

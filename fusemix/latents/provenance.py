@@ -1,0 +1,109 @@
+"""Where latents come from: the encoder, the dataset and the library versions, stored with the latents.
+
+This is what makes a wrong pairing an error instead of a wrong number: files are joined only when they come from
+one dataset, and a joint space accepts only latents of the encoders that its adapters were trained for.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from hashlib import blake2b, sha256
+
+from fusemix.errors import FusemixError
+
+
+@dataclass(frozen=True, kw_only=True)
+class EncoderSpec:
+    """All that decides which latent an encoder gives for an input.  Two equal specs give equal latents."""
+
+    name: str
+    """Name under which the encoder is known, for example `minilm-l6-v2`."""
+    modality: str
+    """Any name; `image`, `text` and `audio` are only the first three."""
+    dim: int
+    """Length D of a latent."""
+    weights: str
+    """Where the weights come from: a package, a hub id or a folder."""
+    revision: str = ""
+    """Version of the weights."""
+    sha256: str = ""
+    """SHA-256 of the weights file."""
+    layer: str = "final"
+    """Hidden layer that the latent is read from."""
+    pooling: str = ""
+    """How the layer's vectors become one: `cls`, `mean`."""
+    preprocessing: str = ""
+    """What happens to a raw input before the network, and the library that does it."""
+    prompt: str = ""
+    """Text put before each caption."""
+    caption_cleaner: str = ""
+    """What is done to each caption before the prompt; empty for nothing."""
+    dtype: str = "float32"
+    """Precision that the network runs in."""
+
+    def differences(self, other: EncoderSpec) -> str:
+        """Return the fields in which two specs differ, as `field: mine / theirs; ...`; empty if none."""
+        mine, theirs = asdict(self), asdict(other)
+        return "; ".join(f"{key}: {mine[key]!r} / {theirs[key]!r}" for key in mine if mine[key] != theirs[key])
+
+
+@dataclass(frozen=True)
+class DatasetStamp:
+    """What identifies a dataset and one modality of it."""
+
+    name: str
+    """Name of the dataset."""
+    fingerprint: str = ""
+    """Hash over items and splits, the same for all modalities; empty where it is not known."""
+    manifest: str = ""
+    """Hash over the modality's rows (items and sources); empty where it is not known."""
+    attribution: str = ""
+    """Whom to name wherever the dataset's content is shown."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Encoder, dataset and library versions behind a latents file."""
+
+    encoder: EncoderSpec
+    dataset: DatasetStamp
+    libraries: Mapping[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Return the provenance as one JSON string."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Provenance:
+        """Read what `to_json` wrote.
+
+        Raises:
+            FusemixError: where the text is not such a provenance.
+        """
+        try:
+            data = json.loads(text)
+            return cls(spec_from_dict(data["encoder"]), DatasetStamp(**data["dataset"]), dict(data["libraries"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise FusemixError(f"unreadable provenance ({error})") from error
+
+
+def spec_from_dict(data: Mapping[str, object]) -> EncoderSpec:
+    """Rebuild a spec from its `asdict`, ignoring fields that a newer version added."""
+    known = {f.name for f in fields(EncoderSpec)}
+    return EncoderSpec(**{key: value for key, value in data.items() if key in known})  # type: ignore[arg-type]
+
+
+def content_hash(raw: bytes) -> int:
+    """Return the 64-bit hash by which equal raw inputs are known: a caption's UTF-8 bytes, a file's bytes."""
+    return int.from_bytes(blake2b(raw, digest_size=8).digest(), "little")
+
+
+def digest(parts: Iterable[str]) -> str:
+    """Return 16 hex digits that identify a sequence of strings."""
+    hasher = sha256()
+    for part in parts:
+        raw = part.encode()
+        hasher.update(len(raw).to_bytes(8, "little") + raw)
+    return hasher.hexdigest()[:16]

@@ -1,0 +1,5 @@
+"""Contrastive losses whose memory does not grow with the square of the batch."""
+
+from fusemix.losses.info_nce import info_nce
+
+__all__ = ["info_nce"]

@@ -1,0 +1,72 @@
+"""Progress of long work: a bar on a terminal, a plain line now and then elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+from tqdm import tqdm
+
+SECONDS_BETWEEN_LINES = 15.0
+
+
+class Progress:
+    """Counts work towards a total and shows rate, time left and a few figures on stderr.
+
+    Args:
+        total: units of work in all.
+        label: what is being worked on.
+        unit: name of one unit, `rows` or `steps`.
+        done: units that an earlier run finished.
+    """
+
+    def __init__(self, total: int, label: str, unit: str, done: int = 0) -> None:
+        self.total, self.label, self.unit, self.done = total, label, unit, done
+        self._resumed_at, self._figures = done, ""
+        self._started = self._line_shown = time.monotonic()
+        self._bar: tqdm[Any] | None = None
+        if sys.stderr.isatty():
+            self._bar = tqdm(
+                total=total, initial=done, desc=label, unit=f" {unit}", dynamic_ncols=True, file=sys.stderr
+            )
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+        else:
+            self._print_line()
+
+    def advance(self, units: int, figures: str = "") -> None:
+        """Add finished units, and figures such as `loss 2.31` to show beside them."""
+        self.done += units
+        self._figures = figures or self._figures
+        if self._bar is not None:
+            self._bar.set_postfix_str(self._figures, refresh=False)
+            self._bar.update(units)
+        elif time.monotonic() - self._line_shown > SECONDS_BETWEEN_LINES:
+            self._print_line()
+
+    def note(self, line: str) -> None:
+        """Print a line without tearing the bar."""
+        if self._bar is not None:
+            self._bar.write(line, file=sys.stderr)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def _print_line(self) -> None:
+        self._line_shown = time.monotonic()
+        rate = (self.done - self._resumed_at) / max(self._line_shown - self._started, 1e-9)
+        left = f", {(self.total - self.done) / rate:.0f} s left" if rate > 0 and self.done < self.total else ""
+        figures = f", {self._figures}" if self._figures else ""
+        print(
+            f"{self.label}: {self.done}/{self.total} {self.unit}, {rate:.1f}/s{left}{figures}",
+            file=sys.stderr,
+            flush=True,
+        )

@@ -1,0 +1,86 @@
+"""Searching a dataset through a joint space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from fusemix.errors import FusemixError
+from fusemix.joint_space import JointSpace
+from fusemix.latents.paired import PairedLatents
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A row that a search found."""
+
+    score: float
+    """Cosine between query and row."""
+    item: str
+    """Id of the item."""
+    source: str
+    """Path relative to the dataset, or the caption itself."""
+    split: str
+    """Split of the item."""
+    described_by: str
+    """First source of the item in another modality; empty where it has none."""
+
+
+class Collection:
+    """The embedded rows of one modality of a dataset.
+
+    Args:
+        space: the joint space.
+        latents: the dataset's latents.
+        modality: which rows to search.
+
+    Raises:
+        FusemixError: where the latents come from another encoder than the space was trained for.
+    """
+
+    def __init__(self, space: JointSpace, latents: PairedLatents, modality: str) -> None:
+        space.check_latents(latents)
+        self.latents, self.modality = latents, modality
+        self._rows = latents[modality].rows
+        self._items = latents[modality].item_of_row
+        self._embeddings = space.encode(modality, latents[modality].values[self._rows])
+
+    def search(self, query: Tensor, k: int = 10) -> list[Hit]:
+        """Return the k rows closest to a (dim,) embedding, best first; all if there are fewer.
+
+        Raises:
+            FusemixError: for k below 1.
+        """
+        if k < 1:
+            raise FusemixError(f"asked for the best {k}: ask for at least 1")
+        scores = self._embeddings @ query
+        best = scores.topk(min(k, len(scores)))
+        hits = []
+        for score, place in zip(best.values.tolist(), best.indices.tolist(), strict=True):
+            position = int(self._items[place])
+            hits.append(
+                Hit(
+                    score,
+                    str(self.latents.items[position]),
+                    str(self.latents[self.modality].sources[int(self._rows[place])]),
+                    str(self.latents.splits[position]),
+                    self._described_by(position),
+                )
+            )
+        return hits
+
+    def _described_by(self, position: int) -> str:
+        for name, other in self.latents.modalities.items():
+            if name != self.modality and int(other.counts[position]) > 0:
+                return str(other.sources[int(other.rows[other.offsets[position]])])
+        return ""
+
+
+def run_latents(root: Path | str, dataset: str, encoders: Mapping[str, str]) -> PairedLatents:
+    """Load the latents of a recipe's dataset and encoders from `<root>/latents`."""
+    from fusemix.extract.extraction import latents_path
+
+    return PairedLatents.load({m: latents_path(root, dataset, m, name) for m, name in encoders.items()})

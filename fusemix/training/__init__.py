@@ -1,0 +1,1 @@
+"""Training adapters on latents (`fuse`), its settings, schedule, validation and checkpoints."""
