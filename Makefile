@@ -20,7 +20,7 @@ OPTIONS := --device $(DEVICE) $(if $(RUN),--run $(RUN))
 .PHONY: help setup extract fuse benchmark test test-slow test-extras lint format clean
 
 help:  ## list the targets
-	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
+	@sed -n '/^$$/q;s/^# \{0,1\}//p' Makefile; echo
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
 
 setup: $(ENVIRONMENT)  ## make the environment in .venv

@@ -14,7 +14,7 @@ from .comparison import Comparison, MethodResult
 from .retrieval import DirectionResult, RetrievalResult
 
 SCHEMA_VERSION = 1
-_CAVEAT = "95% intervals by bootstrap over items, conditional on this gallery and this model."
+_CAVEAT = "95% intervals by bootstrap over items, given this gallery and this model."
 
 
 def write_json(path: Path, benchmark: str, result: Mapping[str, object], context: Mapping[str, object]) -> None:
@@ -42,7 +42,7 @@ def retrieval_table(result: RetrievalResult) -> str:
     rows.append(["tie rate %", *(f"{100 * d.tie_rate:.1f}" for d in result.directions)])
     head = f"Retrieval on {result.dataset}, {result.split} split: {result.items} items, protocol {result.protocol}"
     mean = f"mean recall % {_interval('R', result.mean_recall)}"
-    several = "R@k is hit@k where a query has several right answers: whether any is among the first k."
+    several = "R@k is hit@k: whether any of a query's right answers is among the first k."
     return "\n".join([head, "", *_aligned(rows), "", mean, "", several, _CAVEAT])
 
 
@@ -63,13 +63,15 @@ def comparison_table(comparison: Comparison) -> str:
         for metric in _of_seeds(methods[0], direction.name):
             spread = [_spread(metric, _of_seeds(m, direction.name)[metric]) for m in methods]
             rows.append([f"{_label(metric)}, seeds", *spread])
-        rows.append(["", *("" for _ in methods)])
+        # Signs make the differences wider than the figures: in one table with them they would not fit.
+        compared = [method for method in methods if direction.name in method.difference]
+        differences = [["minus ridge", *(method.name for method in compared)]]
         for metric in methods[0].difference[direction.name]:
-            cells = [_difference(metric, method, direction.name) for method in methods]
-            rows.append([f"{_label(metric)} - ridge", *cells])
+            cells = [_difference(method.difference[direction.name][metric], metric) for method in compared]
+            differences.append([_label(metric), *cells])
         chance = ", ".join(f"{key} {100 * value:.2f}" for key, value in direction.chance.items())
         counts = f"{direction.queries} queries, {direction.gallery} gallery rows, chance % {chance}"
-        lines.extend(["", *_aligned(rows), counts])
+        lines.extend(["", *_aligned(rows), "", *_aligned(differences), "", counts])
     lines.extend(["", _CAVEAT, "Differences to ridge are paired by item; seeds: lowest to highest."])
     return "\n".join(lines)
 
@@ -89,7 +91,9 @@ def _label(metric: str) -> str:
 def _number(metric: str, value: float) -> str:
     if metric.startswith("R"):
         return f"{100 * value:.1f}"
-    return f"{value:.3f}" if metric == "MRR" else f"{value:.1f}"
+    if metric == "MRR":
+        return f"{value:.3f}"
+    return f"{value:.1f}" if value < 1000 else f"{value:.0f}"
 
 
 def _interval(metric: str, interval: Interval) -> str:
@@ -101,10 +105,7 @@ def _spread(metric: str, seeds: Sequence[float]) -> str:
     return "" if len(seeds) < 2 else f"{_number(metric, min(seeds))} to {_number(metric, max(seeds))}"
 
 
-def _difference(metric: str, method: MethodResult, direction: str) -> str:
-    if direction not in method.difference:
-        return ""
-    interval = method.difference[direction][metric]
+def _difference(interval: Interval, metric: str) -> str:
     signed: list[Any] = [_number(metric, v) for v in (interval.value, interval.low, interval.high)]
     value, low, high = (text if text.startswith("-") else f"+{text}" for text in signed)
     return f"{value} [{low}, {high}]"

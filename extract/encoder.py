@@ -18,12 +18,18 @@ Source = Path | str | bytes
 class Encoder(Protocol):
     """Raw things of one modality -> latents.  There is no base class: any object with these attributes will do."""
 
-    spec: EncoderSpec
-    """What it is; stored with its latents."""
-    preprocess: Callable[[Any], Any]
-    """Reads one source; picklable and without weights, because it runs in worker processes."""
-    batch_cost: int
-    """Largest cost of a batch: its length times the cost of its costliest member."""
+    # Properties, so that attributes of a narrower type will do too.
+    @property
+    def spec(self) -> EncoderSpec:
+        """What it is; stored with its latents."""
+
+    @property
+    def preprocess(self) -> Callable[[Any], Any]:
+        """Reads one source; picklable and without weights, because it runs in worker processes."""
+
+    @property
+    def batch_cost(self) -> int:
+        """Largest cost of a batch: its length times the cost of its costliest member."""
 
     def cost(self, prepared: Any) -> int:
         """Return what one prepared source adds to a batch: tokens, windows, or 1."""

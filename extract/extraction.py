@@ -104,6 +104,8 @@ def extract(
     if path.exists():
         file = LatentsFile(path)
         _check_dataset(path, file.provenance.dataset, stamp)
+        if not isinstance(encoder, str):
+            _check_encoder(file, encoder)
         if not (file.status == TO_DO).any() and not (retry_failed and (file.status == FAILED).any()):
             return _report(path, 0, began)
     loaded = create_encoder(encoder, resolve_device(device)) if isinstance(encoder, str) else encoder
@@ -195,7 +197,8 @@ class _Extraction:
                 single.append((index, encode_prepared(self.encoder, [one.value]).numpy()[0]))
             except Exception as error:  # whatever the network raises, the row has failed
                 reasons[index] = f"{type(error).__name__}: {error}"
-        if not single:
+        # One row alone does not tell a broken encoder from a broken row; failed, it can be tried again.
+        if not single and len(prepared) > 1:
             raise FusemixError(
                 f"encoder {self.encoder.spec.name!r} failed on each of {len(prepared)} rows, first with"
                 f" {type(first_error).__name__}: {first_error}; finished rows are kept"

@@ -41,20 +41,30 @@ def encoder_names() -> list[str]:
     return sorted(_targets())
 
 
+def encoder_target(name: str) -> str:
+    """Return the `package.module:factory` behind a name.
+
+    Raises:
+        FusemixError: for an unknown name.
+    """
+    targets = _targets()
+    if name not in targets:
+        raise FusemixError(f"unknown encoder {name!r}: {nearest(name, targets)}")
+    return targets[name]
+
+
 def create_encoder(name: str, device: torch.device) -> Encoder:
     """Load an encoder.
 
     Raises:
         FusemixError: for an unknown name, or one that cannot be imported here.
     """
-    targets = _targets()
-    if name not in targets:
-        raise FusemixError(f"unknown encoder {name!r}: {nearest(name, targets)}")
-    module, _, factory = targets[name].partition(":")
+    target = encoder_target(name)
+    module, _, factory = target.partition(":")
     try:
         make = getattr(import_module(module), factory)
-    except (ImportError, AttributeError) as error:
-        raise FusemixError(f"encoder {name!r} cannot be imported from {targets[name]}: {error}") from error
+    except (ImportError, AttributeError, ValueError) as error:
+        raise FusemixError(f"encoder {name!r} cannot be imported from {target!r}: {error}") from error
     encoder: Encoder = make(device)
     return encoder
 

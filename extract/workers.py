@@ -5,19 +5,24 @@ A source that cannot be read gives a `Failure`, never an exception, so one broke
 
 from __future__ import annotations
 
+import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
-from typing import Any
+from multiprocessing import get_context, parent_process
+from threading import Thread
+from typing import TYPE_CHECKING, Any
 
 from fusemix.errors import FusemixError
 from fusemix.latents.provenance import content_hash
 
-from .encoder import Source
+if TYPE_CHECKING:  # not at run time: a worker starts sooner and smaller without torch
+    from .encoder import Source
+
+    PrepareMany = Callable[[Sequence[Source]], Future[list["Prepared"]]]
 
 
 @dataclass(frozen=True)
@@ -53,9 +58,6 @@ def _raw(source: Source) -> bytes:
     return source if isinstance(source, bytes) else source.read_bytes()
 
 
-PrepareMany = Callable[[Sequence[Source]], "Future[list[Prepared]]"]
-
-
 @contextmanager
 def preparing(preprocess: Callable[[Any], Any], workers: int) -> Iterator[PrepareMany]:
     """Give a function that prepares sources in the background and returns a future.
@@ -65,7 +67,7 @@ def preparing(preprocess: Callable[[Any], Any], workers: int) -> Iterator[Prepar
         workers: number of processes.
     """
     # Spawned, not forked: the parent has threads and an open HDF5 file that a child must not inherit.
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _ignore_interrupts)
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), _follow_parent)
 
     def submit(sources: Sequence[Source]) -> Future[list[Prepared]]:
         return pool.submit(_prepare_all, preprocess, list(sources))
@@ -74,8 +76,9 @@ def preparing(preprocess: Callable[[Any], Any], workers: int) -> Iterator[Prepar
         yield submit
     except BrokenProcessPool as error:
         raise FusemixError(
-            "a worker process died (killed, or out of memory); finished rows are kept: run the same command again,"
-            " with fewer --extract.workers if memory was short"
+            "a worker process died; finished rows are kept. If memory was short, run the same command again with"
+            " fewer --extract.workers; a script of your own must call extract under `if __name__ == '__main__'` and"
+            " take the encoder's preprocess from a module"
         ) from error
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
@@ -85,6 +88,15 @@ def _prepare_all(preprocess: Callable[[Any], Any], sources: Sequence[Source]) ->
     return [prepare(preprocess, source) for source in sources]
 
 
-def _ignore_interrupts() -> None:
+def _follow_parent() -> None:
     # Ctrl-C goes to the whole process group; the parent decides what happens then.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # A parent that is killed cannot stop its workers, and they would wait for work for ever.
+    Thread(target=_exit_after_parent, daemon=True).start()
+
+
+def _exit_after_parent() -> None:
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

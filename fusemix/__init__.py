@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from fusemix.latents.paired import PairedLatents
     from fusemix.latents.provenance import EncoderSpec
     from fusemix.losses.info_nce import info_nce
-    from fusemix.mixup import mixup
+    from fusemix.mixing import mixup
     from fusemix.objective import Edge, Objective
     from fusemix.recipe import Recipe, load_recipe
     from fusemix.retrieval.ranks import Ranks, ranks
@@ -70,7 +70,7 @@ __getattr__, __dir__ = lazy_exports(
         "info_nce": "losses.info_nce",
         "load": "embedder",
         "load_recipe": "recipe",
-        "mixup": "mixup",
+        "mixup": "mixing",
         "ranks": "retrieval.ranks",
     },
 )

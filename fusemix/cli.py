@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import signal
 import sys
+from argparse import ArgumentError
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -18,13 +20,31 @@ from typing import TYPE_CHECKING, NoReturn
 from jsonargparse import ArgumentParser, Namespace
 
 from fusemix.errors import FusemixError, Stopped, nearest
-from fusemix.recipe import Recipe, add_recipe_arguments, packaged_recipes, parse_recipe, recipe_path
+from fusemix.recipe import (
+    Recipe,
+    add_recipe_arguments,
+    check_flags,
+    packaged_recipes,
+    parse_recipe,
+    recipe_path,
+)
 
 if TYPE_CHECKING:
     from fusemix.extract.dataset import Dataset
     from fusemix.latents.paired import PairedLatents
 
 BAD_INPUT, STOPPED = 2, 130
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_OF_THE_PLACE = _FULL | {
+    errno.EACCES,
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+}
 
 
 def extract(recipe: Recipe, options: Namespace) -> None:
@@ -43,6 +63,8 @@ def fuse(recipe: Recipe, options: Namespace) -> None:
     run = _run_folder(recipe, options)
     dataset = extract_missing(recipe, options)
     latents = _latents(recipe, options)
+    # A slip in the name of the split must not show only after the training.
+    latents.split(recipe.benchmark.split)
     if options.restart:
         _remove_run(run)
     space = train(latents, recipe.fuse, run=run, device=options.device)
@@ -51,7 +73,8 @@ def fuse(recipe: Recipe, options: Namespace) -> None:
     path = Path(options.root) / "results" / "retrieval" / f"{run.name}.json"
     write_json(path, "retrieval", result.to_dict(), {"run": run.name, "machine": machine()})
     print(f"\n{retrieval_table(result)}\n\nrun: {run}\nresult: {path}")
-    print(f"try: fusemix search 'a smiling cat' --run {run}")
+    root = "" if options.root == "." else f" --root {shlex.quote(options.root)}"
+    print(f"try: fusemix search 'a smiling cat' --run {shlex.quote(str(run))}{root}")
     _attribute(dataset)
 
 
@@ -98,8 +121,13 @@ def extract_missing(recipe: Recipe, options: Namespace, *, retry_failed: bool = 
     """Encode what is missing of the recipe's dataset and say what was done."""
     from fusemix.extract.datasets import load_dataset
     from fusemix.extract.extraction import extract as run_encoder
+    from fusemix.extract.registry import encoder_target
 
     dataset = load_dataset(recipe.dataset)
+    # A slip in the last name must not show only after the first encoder's hours.
+    for modality, encoder in recipe.encoders.items():
+        dataset.rows(modality)
+        encoder_target(encoder)
     for modality, encoder in recipe.encoders.items():
         report = run_encoder(
             dataset,
@@ -138,9 +166,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EACCES, errno.EROFS, errno.EDQUOT):
+        if error.errno not in _OF_THE_PLACE:
             raise
-        _fail(f"error: {error.filename or 'a file'}: {error.strerror}; free some space or choose --root", BAD_INPUT)
+        remedy = "free some space" if error.errno in _FULL else "choose another --root or --run"
+        _fail(f"error: {error.filename or 'a file'}: {error.strerror}; {remedy}", BAD_INPUT)
 
 
 def _dispatch(arguments: list[str]) -> None:
@@ -186,7 +215,9 @@ def _run_recipe_command(command: str, arguments: list[str]) -> None:
 
 
 def _search_options(arguments: list[str]) -> Namespace:
-    parser = ArgumentParser(prog="fusemix search", description=search.__doc__, allow_abbrev=False)
+    parser = ArgumentParser(
+        prog="fusemix search", description=search.__doc__, exit_on_error=False, allow_abbrev=False
+    )
     parser.add_argument("query", help="a text, or a file where --modality says so")
     parser.add_argument("--run", required=True, help="folder of the run, for example runs/emoji")
     parser.add_argument("--modality", default="text", help="modality of the query")
@@ -194,7 +225,12 @@ def _search_options(arguments: list[str]) -> Namespace:
     parser.add_argument("-k", type=int, default=10, help="how many items to show")
     parser.add_argument("--root", default=".", help="folder of latents/")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    return parser.parse_args(arguments)
+    check_flags(parser, arguments)
+    try:
+        return parser.parse_args(arguments)
+    except ArgumentError as error:
+        message = " ".join(str(error).replace("Parser key", "option").split())
+        raise FusemixError(f"{message}; see fusemix search --help") from error
 
 
 def _overview() -> str:

@@ -39,6 +39,11 @@ class needs_extra:  # noqa: N801  # used like contextlib's lower-case context ma
             ) from error
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message, or its kind where it has none."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 def nearest(wrong: str, valid: Iterable[str]) -> str:
     """Return the end of an error message: the valid name closest to a wrong one, or all valid names."""
     names = sorted(valid)

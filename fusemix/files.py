@@ -61,8 +61,9 @@ def reserve(path: Path, size: int) -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise FusemixError(
-            f"no room for {path}: it needs {size / 1e9:.2f} GB and {free.f_bavail * free.f_frsize / 1e9:.2f} GB"
-            " are free; free some space or choose another folder with --root"
+            f"no room in {path.parent} for a new file: it needs {size / 1e9:.2f} GB and"
+            f" {free.f_bavail * free.f_frsize / 1e9:.2f} GB are free; free some space or choose another folder with"
+            " --root"
         ) from error
     finally:
         os.close(descriptor)

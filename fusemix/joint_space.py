@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from fusemix.adapters.adapter import Adapter, build_adapter
-from fusemix.errors import FusemixError, nearest
+from fusemix.errors import FusemixError, first_line, nearest
 from fusemix.files import replacing
 from fusemix.latents.paired import PairedLatents
 from fusemix.latents.provenance import EncoderSpec, spec_from_dict
@@ -141,7 +142,8 @@ class JointSpace(nn.Module):
         with replacing(folder / CONFIG) as path:
             path.write_text(json.dumps(config, indent=2) + "\n")
         with replacing(folder / WEIGHTS) as path:
-            save_file({key: value.contiguous().cpu() for key, value in self.state_dict().items()}, path)
+            # Written by Python, because the library's own writer reports a full disk as a broken file.
+            path.write_bytes(to_bytes({key: value.contiguous().cpu() for key, value in self.state_dict().items()}))
 
     @classmethod
     def load(cls, folder: Path | str) -> JointSpace:
@@ -166,8 +168,8 @@ class JointSpace(nn.Module):
                 {name: spec and spec_from_dict(spec) for name, spec in config["encoders"].items()},
             )
             space.load_state_dict(load_file(folder / WEIGHTS))
-        except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
             raise FusemixError(
-                f"the joint space in {folder} cannot be read ({str(error).splitlines()[0]}); train it again"
+                f"the joint space in {folder} cannot be read ({first_line(error)}); train it again"
             ) from error
         return space.eval()

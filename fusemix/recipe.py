@@ -106,11 +106,7 @@ def parse_recipe(parser: ArgumentParser, path: Path, arguments: Sequence[str]) -
             wrong type; names the file, the key and the nearest valid one.
     """
     check_keys(path)
-    flags = [option for action in parser._actions for option in action.option_strings]
-    for argument in arguments:
-        flag = argument.partition("=")[0]
-        if flag.startswith("--") and flag not in flags and not flag.startswith("--encoders."):
-            raise FusemixError(f"unknown option {flag}: {nearest(flag, flags)}")
+    check_flags(parser, arguments)
     try:
         # The file comes first: what stands before it would be lost.
         values = parser.parse_args([f"--recipe={path}", *arguments])
@@ -121,8 +117,21 @@ def parse_recipe(parser: ArgumentParser, path: Path, arguments: Sequence[str]) -
     return Recipe(**{f.name: built[f.name] for f in fields(Recipe)}), built
 
 
+def check_flags(parser: ArgumentParser, arguments: Sequence[str]) -> None:
+    """Refuse an option that a parser does not have.
+
+    Raises:
+        FusemixError: naming the option and the nearest valid one.
+    """
+    flags = {option for action in parser._actions for option in action.option_strings} - {"--recipe"}
+    for argument in arguments:
+        flag = argument.partition("=")[0]
+        if flag.startswith("--") and flag not in flags and not flag.startswith("--encoders."):
+            raise FusemixError(f"unknown option {flag}: {nearest(flag, flags)}")
+
+
 def check_keys(path: Path) -> None:
-    """Refuse a recipe file that is not YAML, or has a key twice or one that does not exist.
+    """Refuse a recipe file that is not YAML, or has a key twice, one that does not exist, or a section without keys.
 
     Raises:
         FusemixError: naming file, key and the nearest valid key.
@@ -134,9 +143,12 @@ def check_keys(path: Path) -> None:
     if not isinstance(data, dict):
         raise FusemixError(f"{path} is not a recipe: it must hold keys such as dataset and encoders")
     valid = set(_keys(Recipe, ""))
-    for key in _given(data, ""):
+    sections = {key.rpartition(".")[0] for key in valid}
+    for key, value in _given(data, ""):
         if key not in valid and not key.startswith("encoders."):
             raise FusemixError(f"{path} has the unknown key {key!r}: {nearest(key, valid)}")
+        if key in sections and not isinstance(value, Mapping):
+            raise FusemixError(f"{path}: {key!r} must hold keys of its own, not {value!r}")
 
 
 def _keys(kind: type, prefix: str) -> Iterator[str]:
@@ -146,9 +158,9 @@ def _keys(kind: type, prefix: str) -> Iterator[str]:
             yield from _keys(of, f"{prefix}{name}.")
 
 
-def _given(data: Mapping[object, object], prefix: str) -> Iterator[str]:
+def _given(data: Mapping[object, object], prefix: str) -> Iterator[tuple[str, object]]:
     for key, value in data.items():
-        yield f"{prefix}{key}"
+        yield f"{prefix}{key}", value
         if isinstance(value, Mapping):
             yield from _given(value, f"{prefix}{key}.")
 

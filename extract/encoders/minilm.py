@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from unicodedata import normalize
 
 import torch
 from torch import Tensor
@@ -93,7 +94,8 @@ class MiniLM:
 
     def cost(self, prepared: str) -> int:
         """Return an upper bound on the tokens of a caption: a token covers a character or more, plus two marks."""
-        return min(len(prepared) + 2, LONGEST_TEXT)
+        # The tokenizer takes characters apart first: a Hangul syllable becomes three.
+        return min(len(normalize("NFD", prepared.lower())) + 2, LONGEST_TEXT)
 
     def collate(self, prepared: Sequence[str]) -> dict[str, Tensor]:
         """Return padded token ids and the mask of real tokens, (B, T)."""

@@ -29,7 +29,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from fusemix.errors import FusemixError
+from fusemix.errors import FusemixError, first_line
 from fusemix.files import replacing, reserve
 from fusemix.latents.provenance import DatasetStamp, EncoderSpec, Provenance, content_hash
 
@@ -67,9 +67,9 @@ class LatentsFile:
         try:
             with h5py.File(self.path, "r", locking=False) as file:
                 self._read_metadata(file)
-        except (OSError, KeyError, RuntimeError, ValueError) as error:
+        except (OSError, KeyError, RuntimeError, ValueError, AttributeError) as error:
             raise FusemixError(
-                f"{self.path} is truncated or not a latents file ({str(error).splitlines()[0]}); move it away and"
+                f"{self.path} is truncated or not a latents file ({first_line(error)}); move it away and"
                 " extract again"
             ) from error
         size = self.path.stat().st_size
@@ -83,7 +83,10 @@ class LatentsFile:
                 f"{self.path} has latents format {version}; this fusemix reads up to {FORMAT_VERSION}:"
                 " pip install -U fusemix"
             )
-        self.provenance = Provenance.from_json(str(file.attrs["provenance"]))
+        try:
+            self.provenance = Provenance.from_json(str(file.attrs["provenance"]))
+        except FusemixError as error:
+            raise FusemixError(f"{self.path} has an {error}; move it away and extract again") from error
         latents = file["latents"]
         self.rows, self.dim = (int(size) for size in latents.shape)
         self.dtype: np.dtype[Any] = latents.dtype
@@ -137,10 +140,9 @@ class LatentsFile:
         Raises:
             FusemixError: for another dtype, where the folder cannot be written, or where the disk has no room.
         """
-        if dtype not in DTYPES:
-            raise FusemixError(f"latents are stored as float16 or float32, not {dtype!r}")
+        stored = _stored_type(dtype)
         with replacing(path) as temporary:
-            _lay_out(temporary, rows, provenance, np.dtype(dtype))
+            _lay_out(temporary, rows, provenance, stored)
         return cls(path)
 
     @classmethod
@@ -181,19 +183,26 @@ class LatentsFile:
                 f"{path}: {count} items, {len(splits)} splits, {len(named)} sources and latents of shape"
                 f" {latents.shape} do not make {count} rows of dimension {spec.dim}"
             )
+        with np.errstate(over="ignore", invalid="ignore"):
+            finite = np.isfinite(latents.astype(_stored_type(dtype))).all(axis=1)
+        if not finite.all():
+            row = int(finite.argmin())
+            raise FusemixError(
+                f"{path}: latent of row {row} (item {items[row]!r}) is not finite in {dtype}; {(~finite).sum()} such"
+                " rows in all: leave them out, or store float32"
+            )
         rows = LatentRows(items, named, splits)
         cls.create(path, rows, Provenance(spec, dataset or DatasetStamp("arrays")), dtype)
         content = np.array([content_hash(source.encode()) for source in named], np.uint64)
         with LatentsWriter(path) as writer:
-            failed = writer.commit(np.arange(count), latents, content)
-        if failed.any():
-            row = int(np.flatnonzero(failed)[0])
-            path.unlink()
-            raise FusemixError(
-                f"{path}: latent of row {row} (item {items[row]!r}) is not finite in {dtype}; {failed.sum()} such"
-                " rows in all: leave them out, or store float32"
-            )
+            writer.commit(np.arange(count), latents, content)
         return cls(path)
+
+
+def _stored_type(dtype: str) -> np.dtype[Any]:
+    if dtype not in DTYPES:
+        raise FusemixError(f"latents are stored as float16 or float32, not {dtype!r}")
+    return np.dtype(dtype)
 
 
 def _lay_out(path: Path, rows: LatentRows, provenance: Provenance, dtype: np.dtype[Any]) -> None:
@@ -214,8 +223,9 @@ def _lay_out(path: Path, rows: LatentRows, provenance: Provenance, dtype: np.dty
         file.create_dataset("content", data=np.zeros(count, np.uint64))
         file.create_dataset("checksum", data=np.zeros(count, np.uint32))
         file.create_dataset("split", data=np.array([codes[s] for s in rows.splits], "u1"), dtype=enum)
-    # HDF5 crashes where a disk fills up beneath it, so the space for everything is taken before the strings.
-    reserve(path, path.stat().st_size + count * dim * dtype.itemsize + 64 * count + 2 * text + (1 << 20))
+    # HDF5 crashes where a disk fills up beneath it, so the space for everything is taken before the strings.  The
+    # size of the file already counts the latents, for which nothing lies on the disk yet.
+    reserve(path, path.stat().st_size + 64 * count + 2 * text + (1 << 20))
     with h5py.File(path, "r+") as file:
         file.create_dataset("item", data=list(rows.items), dtype=h5py.string_dtype(), shape=(count,))
         file.create_dataset("source", data=list(rows.sources), dtype=h5py.string_dtype(), shape=(count,))

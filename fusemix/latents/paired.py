@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -235,7 +235,7 @@ def _check_finite(modality: str, values: Tensor, columns: _Columns) -> None:
 
 
 def _check_one_dataset(stamps: Mapping[str, DatasetStamp], paths: Mapping[str, Path]) -> None:
-    for first, second in pairwise(stamps):
+    for first, second in combinations(stamps, 2):
         a, b = stamps[first], stamps[second]
         same = a.name == b.name and (not a.fingerprint or not b.fingerprint or a.fingerprint == b.fingerprint)
         if not same:

@@ -85,7 +85,7 @@ class Provenance:
         try:
             data = json.loads(text)
             return cls(spec_from_dict(data["encoder"]), DatasetStamp(**data["dataset"]), dict(data["libraries"]))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise FusemixError(f"unreadable provenance ({error})") from error
 
 

@@ -103,10 +103,19 @@ class LatentsWriter:
 
         Returns:
             (n,) bool, true where the row failed: NaN, infinite, or beyond the range of the stored type.
+
+        Raises:
+            ValueError: where shapes disagree or the rows do not increase.
         """
+        target = self._file["latents"]
+        # HDF5 would stretch a single latent, or one number of each, over the rows without a word.
+        if latents.shape != (len(rows), target.shape[1]) or content.shape != rows.shape or (np.diff(rows) < 1).any():
+            raise ValueError(
+                f"{self.path}: latents of shape {latents.shape} and {len(content)} hashes are not {len(rows)} rows"
+                f" in increasing order of dimension {target.shape[1]}"
+            )
         if len(rows) == 0:
             return np.zeros(0, np.bool_)
-        target = self._file["latents"]
         with np.errstate(over="ignore", invalid="ignore"):
             stored = latents.astype(target.dtype)
         failed: npt.NDArray[np.bool_] = ~np.isfinite(stored).all(axis=1)

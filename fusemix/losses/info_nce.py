@@ -75,7 +75,8 @@ def info_nce(
     with torch.no_grad():
         layout = lay_out(len(u), u.device, present_u, present_v, content_u, content_v)
     if layout.pairs == 0:
-        return (u.sum() + v.sum() + log_scale.sum()) * 0.0
+        # Empty sums, not products with 0: float16 sums overflow, and absent rows may hold anything.
+        return u[:0].sum() + v[:0].sum() + 0.0 * log_scale.sum()
     if not layout.pairs == len(layout.u_order) == len(layout.v_order) == len(u):
         u, v = u[layout.u_order], v[layout.v_order]
     loss: Tensor = _TiledInfoNCE.apply(u, v, log_scale, layout)  # type: ignore[no-untyped-call]
@@ -145,6 +146,9 @@ class _RunningSum:
 
     def add(self, where: slice, reference: Tensor, total: Tensor) -> None:
         old = self.reference[where]
+        # A row whose entries in the tile are all false negatives must not take the tile's reference, which may be
+        # so far above its own scores that these would vanish.
+        reference = torch.where(total > 0, reference, old)
         new = torch.maximum(old, reference)
         self.total[where] = self.total[where] * (old - new).exp() + total * (reference - new).exp()
         self.reference[where] = new

@@ -48,9 +48,7 @@ class Layout:
         if not found:
             return None
         entries = torch.cat(found)
-        on_diagonal = entries[:, 0] + rows.start == entries[:, 1] + columns.start
-        in_pairs = entries[:, 0] + rows.start < self.pairs
-        return entries[~(on_diagonal & in_pairs)]
+        return entries[entries[:, 0] + rows.start != entries[:, 1] + columns.start]
 
 
 def lay_out(

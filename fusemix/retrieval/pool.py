@@ -1,13 +1,14 @@
 """The generic retrieval protocol: all rows of two modalities of a split, pooled.
 
 Every row is a query in its own direction and a gallery row in the other.  A row's positives are the rows of its
-item, and the rows of every item that shares the row's content: a caption that describes three pictures is right
-for each of them.
+item, and every row of equal content to one of these: a caption that describes three pictures is right for each of
+them.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import torch
@@ -55,8 +56,7 @@ def pool_rows(latents: PairedLatents, a: str, b: str) -> RetrievalPool:
         own_b = range(int(second.offsets[item]), int(second.offsets[item + 1]))
         all_a = [row for own in own_a for row in rows_of_a[int(first.content[first.rows[own]])]]
         all_b = [row for own in own_b for row in rows_of_b[int(second.content[second.rows[own]])]]
-        pairs.update((i, j) for i in own_a for j in all_b)
-        pairs.update((i, j) for i in all_a for j in own_b)
+        pairs.update(product(all_a, all_b))
     if not pairs:
         raise FusemixError(f"no item of these {len(latents)} has both {a} and {b}: nothing to retrieve")
     positives = torch.tensor(sorted(pairs), dtype=torch.int64)

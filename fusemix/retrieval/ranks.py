@@ -25,6 +25,8 @@ TILE = 768
 TIE = 1e-12
 PAIRS_AT_ONCE = 256
 TILES_BETWEEN_SETTLEMENTS = 16
+SPARSE = 32
+MODERATE_EXPONENT = 16
 
 
 @dataclass(frozen=True)
@@ -58,9 +60,14 @@ def ranks(queries: Tensor, gallery: Tensor, positives: Tensor) -> tuple[Ranks, R
         ValueError: where shapes or indices are wrong.
     """
     _check(queries, gallery, positives)
-    queries, gallery = queries.float(), gallery.float()
-    counts = _Counts(queries, gallery, positives, _largest_norm("query", queries) * _largest_norm("gallery", gallery))
-    counts.run()
+    counts = _Counts(_scaled("query", queries), _scaled("gallery", gallery), positives)
+    precision = torch.get_float32_matmul_precision()
+    # A lower precision, which a program may have chosen for its training, would leave the band behind.
+    torch.set_float32_matmul_precision("highest")
+    try:
+        counts.run()
+    finally:
+        torch.set_float32_matmul_precision(precision)
     return counts.rows.result(), counts.columns.result()
 
 
@@ -85,7 +92,7 @@ class _Side:
         minus_infinity = torch.full((size,), -torch.inf, dtype=torch.float64, device=own.device)
         self.best = minus_infinity.scatter_reduce(0, own, scores, "amax")
         self.has_positive = torch.isfinite(self.best)
-        self.better = torch.zeros(size, device=own.device)
+        self.better = torch.zeros(size, dtype=torch.float32, device=own.device)
         self.tied = torch.zeros_like(self.better)
         # Without a positive nothing is counted: both thresholds are infinite.
         threshold = torch.where(self.has_positive, self.best, torch.inf)
@@ -101,14 +108,30 @@ class _Side:
         )
         self._uncertain: list[tuple[Tensor, Tensor, Tensor]] = []
 
-    def count(self, scores: Tensor, own: int, other: int, mask: Tensor, ones: Tensor) -> None:
-        """Count a tile (n, m) of scores, its rows this side's tile `own` and its columns the other's tile `other`."""
+    def count(self, scores: Tensor, own: int, other: int, mask: Tensor, ones: Tensor) -> int:
+        """Count a tile (n, m) of scores, its rows this side's tile `own` and its columns the other's tile `other`.
+
+        Returns:
+            How many entries lie in the band.  They wait to be settled, unless they are more than `SPARSE` allows.
+        """
         better, above, below = self._tiles[own]
         sure = torch.mv(torch.gt(scores, above, out=mask), ones)
         better.add_(sure)
         rows = sure.addmv_(torch.gt(scores, below, out=mask), ones, alpha=-1).nonzero()[:, 0]
-        if len(rows):
+        if len(rows) == 0:
+            return 0
+        in_band = -int(sure.sum())
+        if in_band <= scores.numel() // SPARSE:
             self._uncertain.append((rows + own * TILE, torch.full_like(rows, other * TILE), scores[rows]))
+        return in_band
+
+    def settle_tile(self, scores: Tensor, exact: Tensor, own: int, tie: float) -> None:
+        """Decide the band of one tile (n, m) of which all float64 scores are given."""
+        rows = slice(own * TILE, own * TILE + len(scores))
+        in_band = (scores > self.below[rows, None]) & (scores <= self.above[rows, None])
+        difference = exact - self.best[rows, None]
+        self.better[rows] += ((difference > tie) & in_band).sum(dim=1)
+        self.tied[rows] += ((difference.abs() <= tie) & in_band).sum(dim=1)
 
     def settle(self, exact: Callable[[Tensor, Tensor], Tensor], tie: float) -> None:
         """Decide the entries of the bands of the tiles counted so far by their float64 scores."""
@@ -129,14 +152,15 @@ class _Side:
 
 
 class _Counts:
-    """The GEMM, tile by tile; `largest` is what no score can exceed."""
+    """The GEMM, tile by tile."""
 
-    def __init__(self, queries: Tensor, gallery: Tensor, positives: Tensor, largest: float) -> None:
+    def __init__(self, queries: Tensor, gallery: Tensor, positives: Tensor) -> None:
         self.queries, self.gallery = queries, gallery
         device, dim = queries.device, queries.shape[1]
-        # The rounding error of a float32 sum of d products grows like sqrt(d); twice that is seven standard
-        # deviations where the score is the largest possible.  The rest is what float32 thresholds lose.
-        band = float((2 * 2**-24 * max(dim, 1) ** 0.5 + 2**-22) * largest)
+        largest = _largest_norm(queries) * _largest_norm(gallery)
+        # No float32 sum of d products errs by more than d units of rounding, whatever its order.  The rest is what
+        # float32 thresholds lose.
+        band = float((2**-24 * dim + 2**-22) * largest)
         self.tie = TIE * largest
         tile = (positives[:, 0] // TILE << 32) | (positives[:, 1] // TILE)
         order = torch.argsort(tile, stable=True)
@@ -156,19 +180,21 @@ class _Counts:
 
     def run(self) -> None:
         """Count every tile for both directions."""
-        mask = torch.empty(TILE * TILE, device=self.queries.device)
-        ones = torch.ones(TILE, device=self.queries.device)
+        mask = torch.empty(TILE * TILE, dtype=torch.float32, device=self.queries.device)
+        ones = torch.ones(TILE, dtype=torch.float32, device=self.queries.device)
         for i, j, scores in self.tiles():
             (height, width), area = scores.shape, mask[: scores.numel()]
-            self.rows.count(scores, i, j, area.view(height, width), ones[:width])
-            self.columns.count(scores.t(), j, i, area.view(height, width).t(), ones[:height])
+            in_rows = self.rows.count(scores, i, j, area.view(height, width), ones[:width])
+            in_columns = self.columns.count(scores.t(), j, i, area.view(height, width).t(), ones[:height])
+            if max(in_rows, in_columns) > scores.numel() // SPARSE:
+                self._settle_dense(scores, i, j, in_rows, in_columns)
             if j % TILES_BETWEEN_SETTLEMENTS == 0:
                 self.settle()
         self.settle()
 
     def tiles(self) -> Iterator[tuple[int, int, Tensor]]:
         """Yield row, column and float32 scores of each tile; positives are -inf, being no competitors."""
-        buffer = torch.empty(TILE * TILE, device=self.queries.device)
+        buffer = torch.empty(TILE * TILE, dtype=torch.float32, device=self.queries.device)
         columns = [part.t() for part in self.gallery.split(TILE)]
         for i, rows in enumerate(self.queries.split(TILE)):
             bounds = torch.searchsorted(self._tile_of_positive, torch.arange(len(columns) + 1) | (i << 32)).tolist()
@@ -180,18 +206,36 @@ class _Counts:
                     scores[own[:, 0] - i * TILE, own[:, 1] - j * TILE] = -torch.inf
                 yield i, j, scores
 
+    def _settle_dense(self, scores: Tensor, i: int, j: int, in_rows: int, in_columns: int) -> None:
+        """Decide a tile with many near-ties, as a collapsed space has, by one float64 GEMM."""
+        height, width = scores.shape
+        rows, columns = self.queries[i * TILE :][:height].double(), self.gallery[j * TILE :][:width].double()
+        exact = rows @ columns.t()
+        if in_rows > scores.numel() // SPARSE:
+            self.rows.settle_tile(scores, exact, i, self.tie)
+        if in_columns > scores.numel() // SPARSE:
+            self.columns.settle_tile(scores.t(), exact.t(), j, self.tie)
+
     def settle(self) -> None:
         """Decide the bands of both directions."""
         self.rows.settle(self.exact, self.tie)
         self.columns.settle(lambda own, other: self.exact(other, own), self.tie)
 
 
-def _largest_norm(name: str, embeddings: Tensor) -> float:
-    if len(embeddings) == 0:
-        return 1.0
-    norms = embeddings.norm(dim=1)
-    largest = float(norms.max())
+def _scaled(name: str, embeddings: Tensor) -> Tensor:
+    """Return float32 embeddings whose largest number is near 1, so that no score over- or underflows.
+
+    The factor is a power of two, which changes no comparison.
+    """
+    largest = float(embeddings.abs().max()) if embeddings.numel() else 0.0
     if not math.isfinite(largest):
-        bad = int((~torch.isfinite(norms)).nonzero()[0])
+        bad = int((~torch.isfinite(embeddings).all(dim=1)).nonzero()[0])
         raise FusemixError(f"{name} embedding {bad} is not finite: no rank can be given")
-    return largest or 1.0
+    exponent = math.frexp(largest)[1]
+    if abs(exponent) <= MODERATE_EXPONENT:
+        return embeddings.float()
+    return torch.ldexp(embeddings.double(), torch.tensor(-exponent, device=embeddings.device)).float()
+
+
+def _largest_norm(embeddings: Tensor) -> float:
+    return (float(embeddings.norm(dim=1).max()) if len(embeddings) else 0.0) or 1.0

@@ -6,6 +6,7 @@ scaler, the step, and what validation has seen so far.
 
 from __future__ import annotations
 
+import io
 import json
 import pickle
 from dataclasses import asdict, dataclass
@@ -14,10 +15,12 @@ from typing import Any
 
 import torch
 
-from fusemix.errors import FusemixError
-from fusemix.files import replacing
+from fusemix.errors import FusemixError, first_line
+from fusemix.files import explaining_os_errors, replacing
 
 FORMAT_VERSION = 1
+# What reading a file that is broken, or something else altogether, raises.
+BROKEN = (OSError, EOFError, RuntimeError, ValueError, KeyError, TypeError, AttributeError, pickle.UnpicklingError)
 
 
 @dataclass
@@ -43,7 +46,10 @@ def save_state(path: Path, state: TrainingState, tensors: dict[str, Any], settin
     """
     with replacing(path) as temporary:
         record = {"format_version": FORMAT_VERSION, "settings": settings, **asdict(state), **tensors}
-        torch.save(record, temporary)
+        # Written by Python, because torch's own writer reports a full disk as an internal error.
+        buffer = io.BytesIO()
+        torch.save(record, buffer)
+        temporary.write_bytes(buffer.getbuffer())
 
 
 def load_state(path: Path) -> tuple[TrainingState, dict[str, Any], dict[str, Any]] | None:
@@ -56,19 +62,20 @@ def load_state(path: Path) -> tuple[TrainingState, dict[str, Any], dict[str, Any
         return None
     try:
         record = torch.load(path, map_location="cpu", weights_only=True)
-        version, settings = record.pop("format_version"), record.pop("settings")
+        version = record.pop("format_version")
         if version > FORMAT_VERSION:
             raise FusemixError(f"{path} has format {version}, newer than this fusemix reads: pip install -U fusemix")
+        settings = record.pop("settings")
         state = TrainingState(**{key: record.pop(key) for key in asdict(TrainingState())})
-    except (OSError, EOFError, RuntimeError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except BROKEN as error:
         raise FusemixError(
-            f"{path} cannot be read ({str(error).splitlines()[0]}); start the run anew with --restart"
+            f"{path} cannot be read ({first_line(error)}); start the run anew with --restart"
         ) from error
     return state, record, settings
 
 
 def identity(settings: Any, inputs: dict[str, Any]) -> dict[str, Any]:
-    """Return what must be equal for a run to go on: flat settings and what it trains on."""
+    """Return what must be equal for a run to go on: settings and what it trains on, flat (`fuse.adapter.depth`)."""
     flat: dict[str, Any] = {}
 
     def walk(prefix: str, value: Any) -> None:
@@ -78,8 +85,9 @@ def identity(settings: Any, inputs: dict[str, Any]) -> dict[str, Any]:
         else:
             flat[prefix] = value
 
-    walk("fuse", asdict(settings))
-    return {**flat, **inputs}
+    for name, value in {"fuse": asdict(settings), **inputs}.items():
+        walk(name, value)
+    return flat
 
 
 def check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
@@ -117,9 +125,10 @@ class MetricsLog:
 
     def write(self, **figures: Any) -> None:
         """Append a line."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a") as file:
-            file.write(json.dumps(figures) + "\n")
+        with explaining_os_errors(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a") as file:
+                file.write(json.dumps(figures) + "\n")
 
 
 def _step_of(line: str) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from fusemix.device import adapter_dtype, resolve_device
 from fusemix.errors import FusemixError
 from fusemix.joint_space import JointSpace
 from fusemix.latents.paired import PairedLatents
-from fusemix.mixup import draw_lambda, halves, mixup
+from fusemix.mixing import draw_lambda, halves, mixup
 from fusemix.objective import Objective
 from fusemix.progress import Progress
 from fusemix.randomness import derive_seed
@@ -96,8 +97,8 @@ class _Trainer:
             settings,
             {
                 "dataset": latents.dataset.fingerprint or latents.dataset.name,
-                "edges": ", ".join(edge.name for edge in objective.edges),
-                **{f"encoder of {m}": getattr(v.spec, "name", "") for m, v in latents.modalities.items()},
+                "edges": ", ".join(f"{e.name} (weight {e.weight}, {e.temperature})" for e in objective.edges),
+                **{f"encoder of {m}": asdict(v.spec) if v.spec else "" for m, v in latents.modalities.items()},
             },
         )
         self._resume()

@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+# Threads that spin while they wait starve each other where cores are few; read when torch is first imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+COMMAND = Path(sys.executable).with_name("fusemix")
+SHORT_TRAINING = ("--fuse.steps", "20", "--fuse.warmup_steps", "5", "--fuse.adapter.depth", "0")
+
+
+class RunCommand(Protocol):
+    """Runs `fusemix` with arguments in a process of its own."""
+
+    def __call__(self, *arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]: ...
+
+
+@dataclass(frozen=True)
+class FusedEmoji:
+    """What `fusemix fuse emoji` left behind."""
+
+    root: Path
+    output: str
+
+    @property
+    def run(self) -> Path:
+        return self.root / "runs" / "emoji"
+
+
+@pytest.fixture(scope="session")
+def command() -> RunCommand:
+    def run(*arguments: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([COMMAND, *arguments], capture_output=True, text=True, cwd=cwd, check=False)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def fused_emoji(tmp_path_factory: pytest.TempPathFactory, command: RunCommand) -> FusedEmoji:
+    """Extract and fuse the emoji recipe once; the only full extraction of the suite."""
+    root = tmp_path_factory.mktemp("emoji")
+    done = command("fuse", "emoji", "--root", root, *SHORT_TRAINING)
+    assert done.returncode == 0, done.stderr
+    return FusedEmoji(root, done.stdout)

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from fusemix.errors import FusemixError
+from fusemix.extract.workers import Failure, Prepared, prepare, preparing
+from fusemix.latents.provenance import content_hash
+
+if TYPE_CHECKING:
+    from fusemix.extract.encoder import Source
+
+REPOSITORY = Path(__file__).parents[2]
+KILLED_PARENT = """
+import os, signal
+from fusemix.extract.workers import preparing
+from tests.extract.test_workers import process
+with preparing(process, 2) as submit:
+    assert submit(["a"]).result()[0].value != os.getpid()
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def length(source: Source) -> int:
+    if source == "bad":
+        raise KeyError("no such thing")
+    return len(source) if isinstance(source, str | bytes) else len(source.read_bytes())
+
+
+def process(source: Source) -> int:
+    return os.getpid()
+
+
+def die(source: Source) -> int:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return 0
+
+
+def has_torch(source: Source) -> bool:
+    return "torch" in sys.modules
+
+
+def lacks_a_package(source: Source) -> Any:
+    raise FusemixError("reading needs a package")
+
+
+def test_a_source_comes_back_with_the_hash_of_its_content(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"four")
+    for source in (path, b"four", "four"):
+        assert prepare(length, source) == Prepared(4, content_hash(b"four"))
+
+
+def test_what_preprocess_raises_is_a_failure_of_that_source() -> None:
+    assert prepare(length, "bad") == Prepared(Failure("KeyError: 'no such thing'"), content_hash(b"bad"))
+
+
+def test_a_missing_file_is_a_failure() -> None:
+    failure = prepare(length, Path("/nowhere")).value
+    assert isinstance(failure, Failure)
+    assert failure.reason.startswith("FileNotFoundError: ")
+    assert "/nowhere" in failure.reason
+
+
+def test_bad_sources_do_not_disturb_the_others_of_a_task() -> None:
+    sources = ["one", "bad", "three"]
+    with preparing(length, 1) as submit:
+        prepared = submit(sources).result()
+    assert [one.value for one in prepared] == [3, Failure("KeyError: 'no such thing'"), 5]
+    assert [one.content for one in prepared] == [content_hash(source.encode()) for source in sources]
+
+
+def test_a_worker_is_light() -> None:
+    with preparing(has_torch, 1) as submit:
+        assert submit(["x"]).result()[0].value is False
+
+
+def test_a_missing_package_is_no_failure_of_a_source() -> None:
+    with pytest.raises(FusemixError, match="reading needs a package"), preparing(lacks_a_package, 1) as submit:
+        submit(["x"]).result()
+
+
+def test_a_dead_worker_is_one_clear_error() -> None:
+    told = pytest.raises(FusemixError, match="a worker process died; finished rows are kept")
+    with told, preparing(die, 1) as submit:
+        submit(["x"]).result()
+
+
+def test_workers_do_not_outlive_a_killed_parent() -> None:
+    # They hold the parent's output open, so the end of it is theirs too.
+    done = subprocess.run([sys.executable, "-c", KILLED_PARENT], cwd=REPOSITORY, capture_output=True, timeout=60)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()

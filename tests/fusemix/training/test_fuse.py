@@ -1,0 +1,318 @@
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fusemix.adapters.settings import AdapterSettings
+from fusemix.errors import FusemixError
+from fusemix.joint_space import JointSpace
+from fusemix.latents.paired import PairedLatents
+from fusemix.latents.provenance import DatasetStamp
+from fusemix.objective import Edge, Objective
+from fusemix.training.fuse import fuse
+from fusemix.training.settings import FuseSettings
+from fusemix.training.validation import Validation
+from tests.fusemix.synthetic import encoder, world
+
+ROOT = Path(__file__).parents[3]
+SETTINGS = FuseSettings(
+    steps=100,
+    batch_size=64,
+    joint_dim=16,
+    adapter=AdapterSettings(expansion=2, dropout=0.2),
+    learning_rate=3e-3,
+    warmup_steps=10,
+    validate_every=20,
+)
+SHORT = replace(SETTINGS, steps=6, validate_every=2, warmup_steps=2, batch_size=24)
+THREE = {"image": 24, "text": 16, "audio": 12}
+
+
+class Recorder:
+    """Keeps what `on_validation` is told."""
+
+    def __init__(self) -> None:
+        self.steps: list[int] = []
+        self.mrr: list[float] = []
+
+    def __call__(self, step: int, figures: Mapping[str, float]) -> None:
+        self.steps.append(step)
+        self.mrr.append(figures["mrr"])
+
+
+def train(latents: PairedLatents, settings: FuseSettings = SHORT, **options: Any) -> JointSpace:
+    return fuse(latents, settings, device="cpu", **options)
+
+
+def metrics(run: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def same(a: JointSpace, b: JointSpace) -> bool:
+    mine, theirs = a.state_dict(), b.state_dict()
+    return mine.keys() == theirs.keys() and all(torch.equal(mine[key], theirs[key]) for key in mine)
+
+
+def mrr(space: JointSpace, latents: PairedLatents, edge: Edge) -> float:
+    return Validation(latents, [edge])(space)["mrr"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a finished run."""
+    folder = tmp_path_factory.mktemp("runs") / "toys"
+    train(world(), SETTINGS, run=folder)
+    return folder
+
+
+def test_training_makes_items_found_that_it_never_saw(run: Path) -> None:
+    test, edge = world().split("test"), Edge("image", "text")
+    untrained = train(world(), replace(SHORT, steps=1, learning_rate=1e-9, warmup_steps=0))
+    assert mrr(untrained, test, edge) < 0.3
+    assert mrr(JointSpace.load(run / "joint_space"), test, edge) > 0.7
+
+
+def test_the_space_that_validated_best_is_returned_and_saved(run: Path) -> None:
+    recorder = Recorder()
+    space = train(world(), SETTINGS, on_validation=recorder)
+    assert recorder.steps == [20, 40, 60, 80, 100]
+    assert mrr(space, world().split("val"), Edge("image", "text")) == max(recorder.mrr)
+    assert same(space, JointSpace.load(run / "joint_space"))
+    assert not space.training
+
+
+def test_a_worse_validation_does_not_replace_a_better_one(tmp_path: Path) -> None:
+    class Unlearning(Objective):
+        def __call__(self, embeddings: Any, batch: Any, space: JointSpace) -> Any:
+            loss, edges = super().__call__(embeddings, batch, space)
+            return (-loss if (tmp_path / "training_state.pt").exists() else loss), edges
+
+    recorder, edge = Recorder(), Edge("image", "text")
+    settings = replace(SETTINGS, steps=60)
+    space = train(world(), settings, objective=Unlearning((edge,)), run=tmp_path, on_validation=recorder)
+    assert recorder.mrr[0] > max(recorder.mrr[1:])
+    assert mrr(space, world().split("val"), edge) == recorder.mrr[0]
+    assert same(space, JointSpace.load(tmp_path / "joint_space"))
+
+
+def test_every_step_is_logged(run: Path) -> None:
+    lines = metrics(run)
+    assert [line["step"] for line in lines] == list(range(100))
+    assert all(math.isfinite(line["loss"]) and line["loss"] == line["loss/image-text"] for line in lines)
+    assert lines[-1]["loss"] < lines[0]["loss"]
+    assert lines[0]["learning_rate"] == 1e-6
+    assert lines[10]["learning_rate"] == 3e-3
+    assert len({line["lambda"] for line in lines}) == 100
+    assert [line["step"] + 1 for line in lines if "mrr" in line] == [20, 40, 60, 80, 100]
+
+
+def test_a_finished_run_is_loaded_and_not_trained_again(run: Path) -> None:
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    recorder = Recorder()
+    space = train(world(), SETTINGS, run=run, on_validation=recorder)
+    assert recorder.steps == []
+    assert same(space, JointSpace.load(run / "joint_space"))
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_killed_again_and_again_ends_in_the_same_bits(tmp_path: Path) -> None:
+    script = [sys.executable, "-m", "tests.fusemix.training.interrupted_run", str(tmp_path), "8"]
+    done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines().count("killed") >= 4
+    for name in ("metrics.jsonl", "joint_space/adapters.safetensors", "joint_space/config.json"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_an_interrupted_run_goes_on_from_its_last_validation(tmp_path: Path) -> None:
+    class Interrupted(Exception): ...
+
+    def interrupt(step: int, figures: Mapping[str, float]) -> None:
+        if step == 4:
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        train(world(), run=tmp_path, on_validation=interrupt)
+    recorder = Recorder()
+    resumed = train(world(), run=tmp_path, on_validation=recorder)
+    assert recorder.steps == [4, 6]
+    assert same(resumed, train(world()))
+    assert [line["step"] for line in metrics(tmp_path)] == list(range(6))
+
+
+def test_the_seed_decides_everything() -> None:
+    first = train(world())
+    torch.manual_seed(99)
+    assert same(first, train(world()))
+    assert not same(first, train(world(), replace(SHORT, seed=1)))
+
+
+def test_the_global_generator_is_left_alone() -> None:
+    before = torch.random.get_rng_state()
+    train(world(), replace(SHORT, steps=2))
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_the_test_split_is_never_read() -> None:
+    latents = world()
+    spoilt = replace(
+        latents, modalities={n: replace(m, values=m.values.clone()) for n, m in latents.modalities.items()}
+    )
+    for modality in spoilt.split("test").modalities.values():
+        modality.values[modality.rows] = torch.nan
+    assert same(train(spoilt), train(latents))
+
+
+def test_three_modalities_share_one_space() -> None:
+    latents = world(modalities=THREE, missing=0.3)
+    space = train(latents, SETTINGS)
+    assert space.modalities == ["audio", "image", "text"]
+    for edge in Objective.all_pairs(THREE).edges:
+        assert mrr(space, latents.split("test"), edge) > 0.4, edge
+
+
+def test_edges_choose_what_is_aligned(tmp_path: Path) -> None:
+    latents = world(modalities=THREE)
+    objective = Objective((Edge("image", "text", 1.0, "own"), Edge("audio", "text", 0.5)))
+    space = train(latents, objective=objective, run=tmp_path)
+    assert list(space.log_scales) == ["own", "shared"]
+    for line in metrics(tmp_path):
+        assert line["loss"] == pytest.approx(line["loss/image-text"] + 0.5 * line["loss/audio-text"], rel=1e-6)
+        assert {"temperature/own", "temperature/shared"} <= line.keys()
+
+
+def test_without_mixup_lambda_is_one_and_all_items_loaded_are_pairs(tmp_path: Path) -> None:
+    settings = replace(SHORT, mixup_alpha=0, batch_size=210)
+    train(world(), settings, run=tmp_path)
+    assert {line["lambda"] for line in metrics(tmp_path)} == {1.0}
+    with pytest.raises(FusemixError, match="a step takes 420"):
+        train(world(), replace(settings, mixup_alpha=1.0))
+
+
+def test_temperatures_stay_in_their_bounds(tmp_path: Path) -> None:
+    for start, rate in ((0.001, 0.2), (0.5, 0.2)):
+        folder = tmp_path / str(start)
+        train(world(), replace(SHORT, temperature=start, learning_rate=rate, warmup_steps=0), run=folder)
+        assert all(0.000999 < line["temperature/shared"] < 0.500001 for line in metrics(folder))
+
+
+def test_training_stops_where_validation_stops_improving(tmp_path: Path) -> None:
+    settings = replace(SHORT, steps=40, learning_rate=1e-12, final_learning_rate=0, validate_every=2, patience=3)
+    recorder = Recorder()
+    stopped = train(world(), settings, run=tmp_path, on_validation=recorder)
+    assert recorder.steps == [2, 4, 6, 8]
+    assert same(stopped, train(world(), settings, run=tmp_path, on_validation=recorder))
+    assert recorder.steps == [2, 4, 6, 8]
+
+
+def test_steps_that_validation_does_not_divide_end_with_one() -> None:
+    recorder = Recorder()
+    train(world(), replace(SHORT, steps=5, validate_every=3), on_validation=recorder)
+    assert recorder.steps == [3, 5]
+
+
+def test_without_a_folder_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    train(world())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batch_size": 32}, "fuse.batch_size was 24, now 32"),
+        ({"adapter": AdapterSettings(expansion=2, dropout=0.3)}, "fuse.adapter.dropout was 0.2, now 0.3"),
+        ({"seed": 4}, "fuse.seed was 0, now 4"),
+    ],
+)
+def test_a_run_with_other_settings_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    train(world(), run=tmp_path)
+    before = metrics(tmp_path)
+    with pytest.raises(FusemixError, match=f"was started with other settings .*{message}.* --restart"):
+        train(world(), replace(SHORT, **change), run=tmp_path)
+    assert metrics(tmp_path) == before
+
+
+def with_specs(latents: PairedLatents, **fields: str) -> PairedLatents:
+    specs = {name: encoder(name, m.values.shape[1], **fields) for name, m in latents.modalities.items()}
+    return replace(latents, modalities={n: replace(m, spec=specs[n]) for n, m in latents.modalities.items()})
+
+
+def test_a_run_on_other_latents_or_edges_is_refused(tmp_path: Path) -> None:
+    latents = with_specs(world())
+    train(latents, run=tmp_path)
+    with pytest.raises(FusemixError, match=r"encoder of image\.pooling was '', now 'mean'"):
+        train(with_specs(latents, pooling="mean"), run=tmp_path)
+    with pytest.raises(FusemixError, match="dataset was 'arrays', now 'birds'"):
+        train(replace(latents, dataset=DatasetStamp("birds")), run=tmp_path)
+    for edge in (Edge("text", "image"), Edge("image", "text", 0.5), Edge("image", "text", 1.0, "own")):
+        with pytest.raises(FusemixError, match=r"edges was 'image-text .*', now"):
+            train(latents, objective=Objective((edge,)), run=tmp_path)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_path: Path) -> None:
+    class Broken(Objective):
+        def __call__(self, embeddings: Any, batch: Any, space: JointSpace) -> Any:
+            loss, edges = super().__call__(embeddings, batch, space)
+            return (loss * math.nan, edges) if (tmp_path / "run" / "training_state.pt").exists() else (loss, edges)
+
+    with pytest.raises(
+        FusemixError, match=r"the loss of step 2 is nan .*checkpoint of step 2 is kept: lower"
+    ) as stop:
+        train(world(), objective=Broken((Edge("image", "text"),)), run=tmp_path / "run")
+    assert "'image'" in str(stop.value)
+    assert JointSpace.load(tmp_path / "run" / "joint_space").modalities == ["image", "text"]
+    assert train(world(), run=tmp_path / "run").modalities == ["image", "text"]
+
+
+def test_a_run_that_diverges_says_so() -> None:
+    settings = replace(SHORT, learning_rate=1e30, warmup_steps=0, validate_every=6)
+    with pytest.raises(
+        FusemixError, match=r"the loss of step \d is nan .*no checkpoint was written: lower fuse.learn"
+    ):
+        train(world(), settings)
+
+
+def test_too_few_items_modalities_or_splits_are_refused() -> None:
+    with pytest.raises(FusemixError, match=r"14 items to train on, but a step takes 48 .*at most 7 with mixup"):
+        train(world(20))
+    with pytest.raises(FusemixError, match=r"two modalities or more, not \['image'\]"):
+        train(world(modalities={"image": 3}, missing=0))
+    with pytest.raises(FusemixError, match="no item in the split 'val'"):
+        train(world().split("train"))
+
+
+def test_a_constant_dimension_and_a_huge_scale_do_no_harm() -> None:
+    latents = world()
+    image = latents["image"]
+    scaled = image.values * torch.logspace(-6, 6, image.values.shape[1])
+    scaled[:, 0] = 3.0
+    wild = replace(latents, modalities={**latents.modalities, "image": replace(image, values=scaled)})
+    recorder = Recorder()
+    train(wild, SETTINGS, on_validation=recorder)
+    assert recorder.mrr[-1] > 0.5
+
+
+def test_items_of_equal_content_do_no_harm() -> None:
+    names = [f"{index:03d}" for index in range(60)]
+    rng = np.random.default_rng(0)
+    latents = PairedLatents.from_arrays(
+        {"image": rng.normal(size=(60, 4)).astype(np.float32), "text": rng.normal(size=(60, 3)).astype(np.float32)},
+        {"image": names, "text": names},
+        {name: "val" if index % 3 == 0 else "train" for index, name in enumerate(names)},
+        sources={"text": ["a sound"] * 60},
+    )
+    recorder = Recorder()
+    train(latents, replace(SHORT, batch_size=10), on_validation=recorder)
+    # Every image is right for the one caption that there is.
+    assert recorder.mrr == [1.0] * 3

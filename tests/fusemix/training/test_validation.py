@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from fusemix.adapters import AffineAdapter
+from fusemix.errors import FusemixError
+from fusemix.joint_space import JointSpace
+from fusemix.latents.paired import PairedLatents
+from fusemix.objective import Edge
+from fusemix.training.validation import Validation
+from tests.fusemix.synthetic import world
+
+EDGE = Edge("image", "text")
+
+
+def random_space(latents: PairedLatents) -> JointSpace:
+    torch.manual_seed(0)
+    return JointSpace({name: AffineAdapter(m.values.shape[1], 4) for name, m in latents.modalities.items()})
+
+
+def reciprocal_ranks(similarity: torch.Tensor, positive: torch.Tensor) -> list[float]:
+    """Return 1 / (1 + the number of wrong answers that beat the best right one) of each row that has a right one."""
+    found = []
+    for scores, right in zip(similarity, positive, strict=True):
+        if right.any():
+            found.append(1 / (1 + int((scores[~right] > scores[right].max()).sum())))
+    return found
+
+
+def test_figures_equal_ranks_counted_by_hand() -> None:
+    latents = world(120).split("val")
+    space = random_space(latents)
+    figures = Validation(latents, [EDGE])(space)
+    image, text = latents["image"], latents["text"]
+    positive = image.item_of_row[:, None] == text.item_of_row[None, :]
+    with torch.no_grad():
+        similarity = space("image", image.values[image.rows]) @ space("text", text.values[text.rows]).T
+    directions = {"image-to-text": (similarity, positive), "text-to-image": (similarity.T, positive.T)}
+    means = []
+    for name, (scores, right) in directions.items():
+        expected = reciprocal_ranks(scores, right)
+        means.append(float(np.mean(expected)))
+        assert figures[f"{name}/mrr"] == pytest.approx(means[-1], abs=1e-9)
+        assert figures[f"{name}/R@1"] == pytest.approx(np.mean(np.array(expected) == 1), abs=1e-9)
+    assert figures["mrr"] == pytest.approx(np.mean(means), abs=1e-9)
+
+
+def test_a_perfect_space_scores_one() -> None:
+    items = [str(index) for index in range(8)]
+    latents = PairedLatents.from_arrays(
+        {"image": np.eye(8), "text": np.eye(8)}, {"image": items, "text": items}, dict.fromkeys(items, "val")
+    )
+    space = JointSpace({"image": AffineAdapter(8, 8), "text": AffineAdapter(8, 8)})
+    for name in space.modalities:
+        space.adapter(name).get_parameter("linear.weight").data = torch.eye(8)
+    assert set(Validation(latents, [EDGE])(space).values()) == {1.0}
+
+
+def test_an_edge_that_no_item_has_is_left_out() -> None:
+    latents = PairedLatents.from_arrays(
+        {"image": np.eye(2), "text": np.eye(2), "audio": np.eye(2)},
+        {"image": ["a", "b"], "text": ["a", "b"], "audio": ["b", "c"]},
+        dict.fromkeys("abc", "val"),
+    )
+    edges = [EDGE, Edge("image", "audio"), Edge("text", "audio")]
+    only_c = latents.split("val")
+    assert len(Validation(only_c, edges).pools) == 3
+    apart = PairedLatents.from_arrays(
+        {"image": np.eye(2), "text": np.eye(2), "audio": np.eye(2)},
+        {"image": ["a", "b"], "text": ["a", "b"], "audio": ["c", "d"]},
+        dict.fromkeys("abcd", "val"),
+    )
+    figures = Validation(apart, edges)(random_space(apart))
+    assert {name.split("/")[0] for name in figures} == {"mrr", "image-to-text", "text-to-image"}
+    assert figures["mrr"] == pytest.approx((figures["image-to-text/mrr"] + figures["text-to-image/mrr"]) / 2)
+
+
+def test_a_split_without_a_pair_is_refused() -> None:
+    latents = PairedLatents.from_arrays(
+        {"image": np.eye(1), "text": np.eye(1)}, {"image": ["a"], "text": ["b"]}, {"a": "val", "b": "val"}
+    )
+    with pytest.raises(FusemixError, match="no item of the validation split has two modalities"):
+        Validation(latents, [EDGE])
