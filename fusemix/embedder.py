@@ -46,7 +46,7 @@ class Embedder:
         if trained is not None and trained != encoder.spec:
             raise FusemixError(
                 f"the {modality} adapter was trained for another encoder or version of it (trained / here:"
-                f" {trained.differences(encoder.spec)}): extract and fuse again"
+                f" {trained.differences(encoder.spec)}): move its latents file away, then extract and fuse again"
             )
         return encoder
 
