@@ -25,6 +25,7 @@ class Progress:
     def __init__(self, total: int, label: str, unit: str, done: int = 0) -> None:
         self.total, self.label, self.unit, self.done = total, label, unit, done
         self._resumed_at, self._figures = done, ""
+        self._done_shown = -1
         self._started = self._line_shown = time.monotonic()
         self._bar: tqdm[Any] | None = None
         if sys.stderr.isatty():
@@ -40,7 +41,7 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.close()
-        else:
+        elif self._done_shown != self.done:
             self._print_line()
 
     def advance(self, units: int, figures: str = "") -> None:
@@ -61,7 +62,7 @@ class Progress:
             print(line, file=sys.stderr, flush=True)
 
     def _print_line(self) -> None:
-        self._line_shown = time.monotonic()
+        self._line_shown, self._done_shown = time.monotonic(), self.done
         rate = (self.done - self._resumed_at) / max(self._line_shown - self._started, 1e-9)
         left = f", {(self.total - self.done) / rate:.0f} s left" if rate > 0 and self.done < self.total else ""
         figures = f", {self._figures}" if self._figures else ""

@@ -106,6 +106,9 @@ class _Trainer:
     def train(self, on_validation: Callable[[int, Mapping[str, float]], None] | None) -> JointSpace:
         """Run the steps that are left and return the best joint space."""
         settings, state = self.settings, self.state
+        if state.finished:
+            print(f"{self.run}: complete, {state.step} steps, best at {state.best_step}", flush=True)
+            return self._best_space()
         log = MetricsLog(self.run / "metrics.jsonl", state.step) if self.run else None
         with Progress(settings.steps, "fuse", "steps", state.step) as progress:
             while not state.finished:
@@ -123,6 +126,9 @@ class _Trainer:
                     log.write(step=step, **figures)
                 if "mrr" in figures:
                     self._save()
+        return self._best_space()
+
+    def _best_space(self) -> JointSpace:
         self.space.load_state_dict(self.best)
         return self.space.cpu().eval()
 
