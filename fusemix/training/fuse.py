@@ -105,10 +105,10 @@ class _Trainer:
 
     def train(self, on_validation: Callable[[int, Mapping[str, float]], None] | None) -> JointSpace:
         """Run the steps that are left and return the best joint space."""
-        settings, state = self.settings, self.state
-        if state.finished:
-            print(f"{self.run}: complete, {state.step} steps, best at {state.best_step}", flush=True)
+        if self.state.finished:
+            print(f"{self.run}: complete, {self.state.step} steps, best at {self.state.best_step}", flush=True)
             return self._best_space()
+        settings, state = self.settings, self.state
         log = MetricsLog(self.run / "metrics.jsonl", state.step) if self.run else None
         with Progress(settings.steps, "fuse", "steps", state.step) as progress:
             while not state.finished:
