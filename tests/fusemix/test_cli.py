@@ -182,7 +182,7 @@ def test_a_second_run_neither_extracts_nor_trains(
     before = [file.stat().st_mtime_ns for file in files]
     main(["fuse", "emoji", "--root", str(fused_emoji.root), *SHORT_TRAINING])
     shown = capsys.readouterr()
-    assert shown.out.count(": complete, ") == 2
+    assert shown.out.count(": complete, ") == 3, "two latents files and the run"
     assert "step " not in shown.err
     assert [file.stat().st_mtime_ns for file in files] == before
     table = fused_emoji.output.index("Retrieval on emoji")
