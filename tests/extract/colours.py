@@ -73,6 +73,22 @@ class Colours:
         return batch.float() / 255
 
 
+class Refusing(Colours):
+    """Raises where a batch of captions holds a row that it does not like, and remembers which it encoded."""
+
+    def __init__(self, refused: Sequence[int] = (), error: type[BaseException] = ValueError) -> None:
+        super().__init__("text")
+        self.refused, self.error = set(refused), error
+        self.encoded: list[int] = []
+
+    def encode(self, batch: Tensor) -> Tensor:
+        rows = [row_of(pixel) for pixel in batch.numpy()]
+        if self.refused & set(rows):
+            raise self.error("no such colour")
+        self.encoded += rows
+        return super().encode(batch)
+
+
 def of_pictures(device: torch.device) -> Colours:
     """Make the encoder of pictures, as the registry does."""
     return Colours("image", "colours")

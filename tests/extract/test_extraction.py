@@ -21,27 +21,11 @@ from fusemix.extract.images import SquareImage
 from fusemix.latents.failures import failures_path
 from fusemix.latents.file import DONE, FAILED, LatentsFile
 from fusemix.latents.provenance import content_hash
-from tests.extract.colours import Colours, colour, coloured, expected_latents, row_of
+from tests.extract.colours import Colours, Refusing, colour, coloured, expected_latents, row_of
 from tests.extract.test_workers import process
 
 ROWS = 12
 ONE_WORKER = ExtractSettings(workers=1, block_rows=5)
-
-
-class Refusing(Colours):
-    """Raises where a batch holds a row that it does not like."""
-
-    def __init__(self, refused: Sequence[int], error: type[BaseException] = RuntimeError) -> None:
-        super().__init__("text")
-        self.refused, self.error = set(refused), error
-        self.encoded: list[int] = []
-
-    def encode(self, batch: Tensor) -> Tensor:
-        rows = [row_of(pixel) for pixel in batch.numpy()]
-        if self.refused & set(rows):
-            raise self.error("I do not like this row")
-        self.encoded += rows
-        return super().encode(batch)
 
 
 class Spoiling(Colours):
@@ -175,7 +159,7 @@ def test_an_input_that_the_encoder_refuses_fails_alone(dataset: Dataset, tmp_pat
     path = extract(dataset, "text", Refusing([2, 11]), ONE_WORKER, root=tmp_path).path
     assert statuses(path, FAILED) == [2, 11]
     assert [(one["row"], one["source"], one["reason"]) for one in failures(path)] == [
-        (row, dataset["text"].values[row], "RuntimeError: I do not like this row") for row in (2, 11)
+        (row, dataset["text"].values[row], "ValueError: no such colour") for row in (2, 11)
     ]
     good = statuses(path, DONE)
     assert np.array_equal(LatentsFile(path).read()[good], expected_latents(ROWS)[good])
@@ -187,7 +171,7 @@ def test_a_refused_input_that_is_alone_in_its_block_stops_nothing(dataset: Datas
 
 
 def test_an_encoder_that_refuses_everything_stops_the_run_before_rows_fail(dataset: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(FusemixError, match=r"'colours' failed on each of 5 rows, first with RuntimeError: I do not"):
+    with pytest.raises(FusemixError, match="failed on each of 5 rows, first with ValueError: no such colour"):
         extract(dataset, "text", Refusing(range(ROWS)), ONE_WORKER, root=tmp_path)
     path = latents_path(tmp_path, "coloured", "text", "colours")
     assert statuses(path, DONE) == statuses(path, FAILED) == []

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,25 +21,9 @@ from fusemix.latents.file import DONE, FAILED, TO_DO, LatentsFile
 from fusemix.latents.merging import merge
 from fusemix.latents.provenance import EncoderSpec
 from fusemix.latents.writer import FileLock
-from tests.extract.colours import Colours, coloured, expected_latents, row_of
+from tests.extract.colours import Colours, Refusing, coloured, expected_latents
 
 ROWS = 12
-
-
-class Choosy(Colours):
-    """Refuses some rows, and remembers which it encoded."""
-
-    def __init__(self, refused: Sequence[int] = (), error: type[BaseException] = ValueError) -> None:
-        super().__init__("text")
-        self.refused, self.error = set(refused), error
-        self.encoded: list[int] = []
-
-    def encode(self, batch: Tensor) -> Tensor:
-        rows = [row_of(pixel) for pixel in batch.numpy()]
-        if self.refused & set(rows):
-            raise self.error("no such colour")
-        self.encoded += rows
-        return super().encode(batch)
 
 
 class Shaded(Colours):
@@ -73,7 +56,7 @@ def blocks_of(size: int, **settings: object) -> ExtractSettings:
 
 def stopped_at(row: int, dataset: Dataset, root: Path, **settings: object) -> None:
     with pytest.raises(Stopped):
-        extract(dataset, "text", Choosy([row], KeyboardInterrupt), blocks_of(4, **settings), root=root)
+        extract(dataset, "text", Refusing([row], KeyboardInterrupt), blocks_of(4, **settings), root=root)
 
 
 def test_settings_of_an_encoder_give_its_file_a_name_of_its_own(
@@ -136,7 +119,7 @@ def test_a_file_that_another_run_finished_meanwhile_is_complete(
         return taking(lock)
 
     monkeypatch.setattr(FileLock, "__enter__", finished_first)
-    encoder = Choosy()
+    encoder = Refusing()
     report = extract(dataset, "text", encoder, root=tmp_path)
     assert (report.done, report.encoded, encoder.encoded) == (ROWS, 0, [])
 
@@ -144,9 +127,9 @@ def test_a_file_that_another_run_finished_meanwhile_is_complete(
 def test_lines_of_mended_rows_vanish_and_others_have_their_last_reason(
     dataset: Dataset, tmp_path: Path, path: Path
 ) -> None:
-    extract(dataset, "text", Choosy([1, 5, 9]), blocks_of(4), root=tmp_path)
+    extract(dataset, "text", Refusing([1, 5, 9]), blocks_of(4), root=tmp_path)
     assert reasons(path) == dict.fromkeys((1, 5, 9), "ValueError: no such colour")
-    encoder = Choosy([5], KeyError)
+    encoder = Refusing([5], KeyError)
     report = extract(dataset, "text", encoder, blocks_of(4), root=tmp_path, retry_failed=True)
     assert sorted(encoder.encoded) == [1, 9]
     assert (report.done, report.failed, report.encoded) == (ROWS - 1, 1, 2)
@@ -155,9 +138,9 @@ def test_lines_of_mended_rows_vanish_and_others_have_their_last_reason(
 
 
 def test_a_retry_that_is_stopped_loses_no_reason(dataset: Dataset, tmp_path: Path, path: Path) -> None:
-    extract(dataset, "text", Choosy([1, 5, 9]), blocks_of(4), root=tmp_path)
+    extract(dataset, "text", Refusing([1, 5, 9]), blocks_of(4), root=tmp_path)
     with pytest.raises(Stopped):
-        extract(dataset, "text", Choosy([9], KeyboardInterrupt), blocks_of(1), root=tmp_path, retry_failed=True)
+        extract(dataset, "text", Refusing([9], KeyboardInterrupt), blocks_of(1), root=tmp_path, retry_failed=True)
     assert np.flatnonzero(LatentsFile(path).status == FAILED).tolist() == [9]
     assert 9 in reasons(path)
     # Whoever reads it now is not told of rows that are mended.
@@ -165,14 +148,14 @@ def test_a_retry_that_is_stopped_loses_no_reason(dataset: Dataset, tmp_path: Pat
 
 
 def test_a_list_of_an_older_file_says_nothing_of_the_new_one(dataset: Dataset, tmp_path: Path, path: Path) -> None:
-    extract(dataset, "text", Choosy([1]), root=tmp_path)
+    extract(dataset, "text", Refusing([1]), root=tmp_path)
     path.unlink()
     assert extract(dataset, "text", Colours("text"), root=tmp_path).failures == ()
     assert not failures_path(path).exists()
 
 
 def test_the_summary_shows_the_first_few_failures_and_counts_the_rest(dataset: Dataset, tmp_path: Path) -> None:
-    report = extract(dataset, "text", Choosy(range(1, 6)), root=tmp_path)
+    report = extract(dataset, "text", Refusing(range(1, 6)), root=tmp_path)
     lines = str(report).splitlines()
     assert "7 of 12 rows done, 7 encoded now in 0 s, 5 failed (see " in lines[0]
     assert lines[1] == "  '1 0 254' (item0001): ValueError: no such colour"
@@ -189,21 +172,21 @@ def test_too_many_failures_stop_the_run_and_keep_all(
         rf"stopped: {most + 1} rows failed, more than extract\.max_failures allows \({most}\), see .*; {done} of 12"
     )
     with pytest.raises(Stopped, match=told):
-        extract(dataset, "text", Choosy(refused), settings, root=tmp_path)
+        extract(dataset, "text", Refusing(refused), settings, root=tmp_path)
     status = LatentsFile(path).status
     assert ((status == DONE).sum(), (status == FAILED).sum()) == (done, most + 1)
     assert sorted(reasons(path)) == refused[: most + 1]
     if most < 2:
         # Earlier failures count, unless they are tried again.
         with pytest.raises(Stopped, match=told):
-            extract(dataset, "text", Choosy(refused), settings, root=tmp_path)
+            extract(dataset, "text", Refusing(refused), settings, root=tmp_path)
         assert np.array_equal(LatentsFile(path).status, status)
-    report = extract(dataset, "text", Choosy(), settings, root=tmp_path, retry_failed=True)
+    report = extract(dataset, "text", Refusing(), settings, root=tmp_path, retry_failed=True)
     assert (report.done, report.failed) == (ROWS, 0)
 
 
 def test_as_many_failures_as_are_allowed_stop_nothing(dataset: Dataset, tmp_path: Path) -> None:
-    assert extract(dataset, "text", Choosy([1, 5]), blocks_of(4, max_failures=2), root=tmp_path).complete
+    assert extract(dataset, "text", Refusing([1, 5]), blocks_of(4, max_failures=2), root=tmp_path).complete
 
 
 def test_an_encoder_in_trouble_stops_the_run_and_says_what_is_kept(
@@ -211,24 +194,24 @@ def test_an_encoder_in_trouble_stops_the_run_and_says_what_is_kept(
 ) -> None:
     told = r"no such colour; 4 of 12 rows of .*colours\.h5 are done, and the same command goes on from there"
     with pytest.raises(FusemixError, match=told):
-        extract(dataset, "text", Choosy([6], FusemixError), blocks_of(4), root=tmp_path)
+        extract(dataset, "text", Refusing([6], FusemixError), blocks_of(4), root=tmp_path)
     assert LatentsFile(path).status.tolist() == [DONE] * 4 + [TO_DO] * 8
     assert not failures_path(path).exists()
-    assert extract(dataset, "text", Choosy(), blocks_of(4), root=tmp_path).encoded == ROWS - 4
+    assert extract(dataset, "text", Refusing(), blocks_of(4), root=tmp_path).encoded == ROWS - 4
 
 
 def test_a_block_that_the_encoder_refuses_fails_where_the_encoder_still_encodes_another(
     dataset: Dataset, tmp_path: Path, path: Path
 ) -> None:
-    report = extract(dataset, "text", Choosy(range(4, 8)), blocks_of(4), root=tmp_path)
+    report = extract(dataset, "text", Refusing(range(4, 8)), blocks_of(4), root=tmp_path)
     assert np.flatnonzero(LatentsFile(path).status == FAILED).tolist() == [4, 5, 6, 7]
     # Also where nothing else is left that could show it.
-    again = extract(dataset, "text", Choosy(range(4, 8)), blocks_of(4), root=tmp_path, retry_failed=True)
+    again = extract(dataset, "text", Refusing(range(4, 8)), blocks_of(4), root=tmp_path, retry_failed=True)
     assert (again.done, again.encoded) == (report.done, 0) == (ROWS - 4, 0)
 
 
 def test_an_encoder_that_breaks_on_the_way_stops_the_run(dataset: Dataset, tmp_path: Path, path: Path) -> None:
-    class Breaking(Choosy):
+    class Breaking(Refusing):
         def encode(self, batch: Tensor) -> Tensor:
             latents = super().encode(batch)
             self.refused |= set(range(ROWS)) if 5 in self.encoded else set()
@@ -244,7 +227,7 @@ def test_the_run_says_what_it_is_about_to_do(
 ) -> None:
     stopped_at(6, dataset, tmp_path)
     capsys.readouterr()
-    extract(dataset, "text", Choosy([7]), root=tmp_path)
+    extract(dataset, "text", Refusing([7]), root=tmp_path)
     before, last = capsys.readouterr().err.splitlines()
     size = path.stat().st_size / 1e6
     assert before == f"extract text by colours: 8 of 12 rows to do, {size:.1f} MB on disk, in float32"
@@ -262,9 +245,9 @@ def test_an_encoder_given_by_name_says_where_it_runs(
 
 
 def test_shards_are_merged_into_what_one_run_writes(dataset: Dataset, tmp_path: Path, path: Path) -> None:
-    whole = extract(dataset, "text", Choosy([6, 9]), blocks_of(3), root=tmp_path / "whole")
+    whole = extract(dataset, "text", Refusing([6, 9]), blocks_of(3), root=tmp_path / "whole")
     reports = [
-        extract(dataset, "text", Choosy([6, 9]), blocks_of(3), root=tmp_path, shard=(index, 5))
+        extract(dataset, "text", Refusing([6, 9]), blocks_of(3), root=tmp_path, shard=(index, 5))
         for index in range(1, 6)
     ]
     assert [report.path.name for report in reports] == [f"colours.shard-{index}-of-5.h5" for index in range(1, 6)]
@@ -286,15 +269,15 @@ def test_shards_are_merged_into_what_one_run_writes(dataset: Dataset, tmp_path: 
 
 def test_a_shard_is_resumed_and_not_taken_for_another(dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(Stopped, match=r"stopped: 2 of 6 rows of .*shard-2-of-2"):
-        extract(dataset, "text", Choosy([8], KeyboardInterrupt), blocks_of(2), root=tmp_path, shard=(2, 2))
-    encoder = Choosy()
+        extract(dataset, "text", Refusing([8], KeyboardInterrupt), blocks_of(2), root=tmp_path, shard=(2, 2))
+    encoder = Refusing()
     report = extract(dataset, "text", encoder, blocks_of(2), root=tmp_path, shard=(2, 2))
     assert (report.rows, report.encoded, sorted(encoder.encoded)) == (6, 4, [8, 9, 10, 11])
     report.path.rename(report.path.with_name("colours.h5"))
     with pytest.raises(FusemixError, match=r"holds shard 2 of 2, not all rows of its dataset: it was renamed"):
-        extract(dataset, "text", Choosy(), root=tmp_path)
+        extract(dataset, "text", Refusing(), root=tmp_path)
     with pytest.raises(FusemixError, match="there is no shard 3 of 2"):
-        extract(dataset, "text", Choosy(), root=tmp_path, shard=(3, 2))
+        extract(dataset, "text", Refusing(), root=tmp_path, shard=(3, 2))
 
 
 def test_a_shard_without_rows_is_complete(dataset: Dataset, tmp_path: Path) -> None:
