@@ -42,7 +42,7 @@ benchmark: $(ENVIRONMENT)  ## compare FuseMix, no mixup and ridge on RECIPE's te
 	$(BIN)/fusemix benchmark $(RECIPE) $(OPTIONS)
 
 test: $(ENVIRONMENT)  ## run the tests, under 4 minutes on 2 cores
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: $(ENVIRONMENT)  ## run the tests that take minutes
 	$(BIN)/python -m pytest -m slow

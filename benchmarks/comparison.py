@@ -88,7 +88,7 @@ def compare(
 
     measured: Mapping[str, list[tuple[PerQuery, PerQuery]]] = {
         "fusemix": trained("fusemix", fuse_settings),
-        "no-mixup": trained("no-mixup", replace(fuse_settings, mixup_alpha=0.0)),
+        "no-mixup": trained("no-mixup", replace(fuse_settings, mixup="none")),
         BASELINE: once(ridge(latents, a, b)),
     }
     averaged = {name: _average(runs_of) for name, runs_of in measured.items()}

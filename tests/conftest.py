@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+from filelock import FileLock
 
 # Threads that spin while they wait starve each other where cores are few; read when torch is first imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -47,8 +48,13 @@ def command() -> RunCommand:
 
 @pytest.fixture(scope="session")
 def fused_emoji(tmp_path_factory: pytest.TempPathFactory, command: RunCommand) -> FusedEmoji:
-    """Extract and fuse the emoji recipe once; the only full extraction of the suite."""
-    root = tmp_path_factory.mktemp("emoji")
-    done = command("fuse", "emoji", "--root", root, *SHORT_TRAINING)
-    assert done.returncode == 0, done.stderr
-    return FusedEmoji(root, done.stdout)
+    """Extract and fuse the emoji recipe once, for all processes that run tests side by side."""
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "emoji"
+    output = root / "output.txt"
+    with FileLock(root.with_suffix(".lock")):
+        if not output.is_file():
+            done = command("fuse", "emoji", "--root", root, *SHORT_TRAINING)
+            assert done.returncode == 0, done.stderr
+            output.write_text(done.stdout)
+    return FusedEmoji(root, output.read_text())

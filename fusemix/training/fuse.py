@@ -87,7 +87,7 @@ class _Trainer:
         self.settings, self.objective, self.run, self.device = settings, objective, run, device
         train = latents.split("train")
         _check_pairs(train, objective)
-        items_per_step = settings.batch_size * (2 if settings.mixup_alpha > 0 else 1)
+        items_per_step = settings.batch_size * (2 if settings.mixup == "halves" else 1)
         drawn = one_pair_a_row(train) if settings.captions == "all" else train
         self.batches = BatchSource(drawn, items_per_step, settings.seed)
         self.validation = Validation(latents.split("val"), objective.edges)
@@ -166,7 +166,7 @@ class _Trainer:
 
     def _batch(self, step: int) -> tuple[LatentBatch, float]:
         batch = self.batches.batch(step).to(self.device)
-        if self.settings.mixup_alpha == 0:
+        if self.settings.mixup == "none":
             return batch, 1.0
         lam = draw_lambda(self.settings.mixup_alpha, derive_seed(self.settings.seed, "lambda", step))
         first, second = halves(batch)

@@ -56,12 +56,10 @@ def measured(world: PairedLatents) -> dict[str, list[tuple[PerQuery, PerQuery]]]
     test = world.split("test")
     return {
         name: [
-            per_query(
-                fuse(world, replace(FUSE, mixup_alpha=alpha, seed=seed), device="cpu"), test, "image", "text", (1, 5)
-            )
+            per_query(fuse(world, replace(FUSE, mixup=mixup, seed=seed), device="cpu"), test, "image", "text", (1, 5))
             for seed in SETTINGS.seeds
         ]
-        for name, alpha in (("fusemix", 1.0), ("no-mixup", 0.0))
+        for name, mixup in (("fusemix", FUSE.mixup), ("no-mixup", "none"))
     }
 
 

@@ -192,11 +192,11 @@ def test_edges_choose_what_is_aligned(tmp_path: Path) -> None:
 
 
 def test_without_mixup_lambda_is_one_and_all_items_loaded_are_pairs(tmp_path: Path) -> None:
-    settings = replace(SHORT, mixup_alpha=0, batch_size=210)
+    settings = replace(SHORT, mixup="none", batch_size=210)
     train(world(), settings, run=tmp_path)
     assert {line["lambda"] for line in metrics(tmp_path)} == {1.0}
     with pytest.raises(FusemixError, match="a step takes 420"):
-        train(world(), replace(settings, mixup_alpha=1.0))
+        train(world(), replace(settings, mixup="halves"))
 
 
 def test_temperatures_stay_in_their_bounds(tmp_path: Path) -> None:

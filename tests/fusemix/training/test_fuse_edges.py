@@ -170,9 +170,9 @@ def test_every_caption_can_be_a_pair_of_its_own(tmp_path: Path) -> None:
     train_split = world().split("train")
     pairs = int(torch.maximum(train_split["image"].counts, train_split["text"].counts).sum())
     assert pairs > 1.5 * len(train_split)
-    train(world(), tmp_path, captions="all", mixup_alpha=0, batch_size=pairs)
+    train(world(), tmp_path, captions="all", mixup="none", batch_size=pairs)
     with pytest.raises(FusemixError, match=f"{pairs} items to train on, but a step takes {pairs + 1}"):
-        train(world(), captions="all", mixup_alpha=0, batch_size=pairs + 1)
+        train(world(), captions="all", mixup="none", batch_size=pairs + 1)
 
 
 def losses_of_siblings(run: Path, *, mask: bool) -> list[float]:

@@ -30,7 +30,7 @@ EDGES = (Edge("image", "text", 2.0, 0.05), Edge("text", "audio", 1.0, "own", "si
     [
         ("steps", 0, "at least 1"),
         ("batch_size", 0, "at least 1"),
-        ("mixup_alpha", -0.1, "at least 0"),
+        ("mixup_alpha", 0.0, "above 0; to turn mixup off"),
         ("joint_dim", 0, "at least 1"),
         ("learning_rate", 0.0, "above 0"),
         ("final_learning_rate", -1e-6, "at least 0"),
