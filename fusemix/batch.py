@@ -26,24 +26,29 @@ class LatentBatch:
     Attributes:
         values: modality -> (B, D_m) float32; zeros where the item lacks the modality.
         present: modality -> (B,) bool.
-        items: (B,) int64 positions of the items.
-        content: modality -> (B, P) int64 hashes of the raw inputs behind each latent; P is 1, or 2 after mixup.
+        parents: (B, P) int64 positions of the items behind each latent; P is 1, or 2 after mixup.
+        content: modality -> (B, P) int64 hashes of the raw inputs behind each latent.
     """
 
     values: Mapping[str, Tensor]
     present: Mapping[str, Tensor]
-    items: Tensor
+    parents: Tensor
     content: Mapping[str, Tensor]
 
     def __len__(self) -> int:
-        return len(self.items)
+        return len(self.parents)
+
+    @property
+    def items(self) -> Tensor:
+        """(B,) positions of the items, after mixup of the first parents."""
+        return self.parents[:, 0]
 
     def to(self, device: torch.device) -> LatentBatch:
         """Return the batch on a device."""
         return LatentBatch(
             {name: value.to(device, non_blocking=True) for name, value in self.values.items()},
             {name: mask.to(device, non_blocking=True) for name, mask in self.present.items()},
-            self.items.to(device, non_blocking=True),
+            self.parents.to(device, non_blocking=True),
             {name: hashes.to(device, non_blocking=True) for name, hashes in self.content.items()},
         )
 
@@ -119,7 +124,7 @@ def gather(latents: PairedLatents, positions: Tensor, rng: torch.Generator) -> L
         modality = latents.modalities[name]
         draws = torch.rand(len(positions), generator=rng)
         values[name], present[name], content[name] = _rows_of(modality, positions, draws)
-    return LatentBatch(values, present, positions, content)
+    return LatentBatch(values, present, positions[:, None], content)
 
 
 def _rows_of(modality: ModalityLatents, positions: Tensor, draws: Tensor) -> tuple[Tensor, Tensor, Tensor]:

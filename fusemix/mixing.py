@@ -14,7 +14,8 @@ def mixup(batch: LatentBatch, partner: LatentBatch, lam: float | Tensor) -> Late
 
     Because lam is shared, a mixed picture and a mixed text still describe each other.  An item has a modality
     only where both parents have it, and it keeps the content of both, so that a loss can tell that two mixed
-    items share a parent.  The result keeps the item positions of `batch`.
+    items share a parent.  The result keeps the positions of both, those of
+    `batch` first.
 
     Args:
         batch: B items.
@@ -29,7 +30,7 @@ def mixup(batch: LatentBatch, partner: LatentBatch, lam: float | Tensor) -> Late
             f"cannot mix {len(batch)} items of {sorted(batch.values)} with {len(partner)} items of"
             f" {sorted(partner.values)}"
         )
-    weight = torch.as_tensor(lam, dtype=torch.float32, device=batch.items.device)
+    weight = torch.as_tensor(lam, dtype=torch.float32, device=batch.parents.device)
     column = weight.expand(len(batch))[:, None]
     present = {name: mask & partner.present[name] for name, mask in batch.present.items()}
     values = {
@@ -37,7 +38,7 @@ def mixup(batch: LatentBatch, partner: LatentBatch, lam: float | Tensor) -> Late
         for name, value in batch.values.items()
     }
     content = {name: torch.cat([c, partner.content[name]], dim=1) for name, c in batch.content.items()}
-    return LatentBatch(values, present, batch.items, content)
+    return LatentBatch(values, present, torch.cat([batch.parents, partner.parents], dim=1), content)
 
 
 def halves(batch: LatentBatch) -> tuple[LatentBatch, LatentBatch]:
@@ -49,7 +50,7 @@ def halves(batch: LatentBatch) -> tuple[LatentBatch, LatentBatch]:
         return LatentBatch(
             {name: value[chosen] for name, value in batch.values.items()},
             {name: mask[chosen] for name, mask in batch.present.items()},
-            batch.items[chosen],
+            batch.parents[chosen],
             {name: hashes[chosen] for name, hashes in batch.content.items()},
         )
 

@@ -150,4 +150,4 @@ def test_moving_a_batch_keeps_all_of_it() -> None:
     assert {
         tensor.device.type for part in (moved.values, moved.present, moved.content) for tensor in part.values()
     } == {"meta"}
-    assert moved.items.device.type == "meta"
+    assert moved.parents.device.type == "meta"

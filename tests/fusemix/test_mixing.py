@@ -15,7 +15,7 @@ def make_batch(size: int, seed: int) -> LatentBatch:
     return LatentBatch(
         {name: torch.randn(size, dim, generator=rng) * present[name][:, None] for name, dim in dims.items()},
         present,
-        torch.arange(size) + 100 * seed,
+        torch.arange(size)[:, None] + 100 * seed,
         {name: torch.randint(1000, (size, 1), generator=rng) for name in dims},
     )
 
@@ -32,6 +32,7 @@ def test_every_modality_of_an_item_is_mixed_with_the_same_lambda(lam: float) -> 
             assert bool(mixed.present[name][i]) == both
             assert mixed.content[name][i].tolist() == [int(batch.content[name][i]), int(partner.content[name][i])]
     assert torch.equal(mixed.items, batch.items)
+    assert torch.equal(mixed.parents, torch.cat([batch.parents, partner.parents], dim=1))
 
 
 def test_one_lambda_per_item() -> None:
@@ -48,10 +49,10 @@ def test_latents_that_are_all_present_are_mixed_whole() -> None:
     batch = LatentBatch(
         {"image": torch.ones(size, 2), "text": torch.ones(size, 3)},
         everything,
-        torch.arange(size),
+        torch.arange(size)[:, None],
         {name: torch.arange(size)[:, None] for name in everything},
     )
-    partner = LatentBatch({k: -v for k, v in batch.values.items()}, everything, batch.items, batch.content)
+    partner = LatentBatch({k: -v for k, v in batch.values.items()}, everything, batch.parents, batch.content)
     mixed = mixup(batch, partner, 0.75)
     assert all(bool((value == 0.5).all()) for value in mixed.values.values())
 
@@ -61,7 +62,7 @@ def test_batches_that_do_not_match_are_refused() -> None:
         mixup(make_batch(3, 1), make_batch(4, 1), 0.5)
     one = make_batch(3, 1)
     with pytest.raises(ValueError, match=r"of \['image', 'text'\] with 3 items of \['image'\]"):
-        mixup(one, LatentBatch({"image": one.values["image"]}, one.present, one.items, one.content), 0.5)
+        mixup(one, LatentBatch({"image": one.values["image"]}, one.present, one.parents, one.content), 0.5)
 
 
 def test_halves_part_the_items_and_drop_an_odd_last_one() -> None:
