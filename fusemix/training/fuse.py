@@ -230,7 +230,7 @@ def _fresh_space(train: PairedLatents, settings: FuseSettings, objective: Object
             shape = settings.adapter
             dim = modality.values.shape[1]
             adapter = MLPAdapter(dim, settings.joint_dim, shape.depth, shape.expansion, shape.dropout)
-            adapter.standardise_by(*standardisation(modality))
+            adapter.standardise_by(*standardisation([modality]))
             adapters[name] = adapter
     specs = {name: modality.spec for name, modality in train.modalities.items()}
     temperatures = dict.fromkeys(objective.temperatures, settings.temperature)
