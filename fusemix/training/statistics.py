@@ -26,7 +26,7 @@ def standardisation(parts: Sequence[ModalityLatents]) -> tuple[Tensor, Tensor]:
         FusemixError: where there is no row.
     """
     count, mean, squares = 0, torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
-    for part in parts:
+    for part in (part for part in parts if len(part.rows)):
         for rows in part.rows.sort().values.split(max(1, ELEMENTS_AT_ONCE // part.values.shape[1])):
             chunk = part.values[rows].double()
             chunk_mean = chunk.mean(0)
