@@ -11,18 +11,30 @@ if __name__ != "fusemix.adapters":
 
 if TYPE_CHECKING:
     from .adapter import Adapter, build_adapter
-    from .affine import AffineAdapter
+    from .gated import GatedAdapter
+    from .identity import IdentityAdapter
+    from .linear import LinearAdapter
     from .mlp import MLPAdapter
     from .settings import AdapterSettings
 
-__all__ = ["Adapter", "AdapterSettings", "AffineAdapter", "MLPAdapter", "build_adapter"]
+__all__ = [
+    "Adapter",
+    "AdapterSettings",
+    "GatedAdapter",
+    "IdentityAdapter",
+    "LinearAdapter",
+    "MLPAdapter",
+    "build_adapter",
+]
 
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {
         "Adapter": "adapter",
         "AdapterSettings": "settings",
-        "AffineAdapter": "affine",
+        "GatedAdapter": "gated",
+        "IdentityAdapter": "identity",
+        "LinearAdapter": "linear",
         "MLPAdapter": "mlp",
         "build_adapter": "adapter",
     },

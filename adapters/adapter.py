@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -23,20 +23,23 @@ class Adapter(nn.Module, ABC):
     Args:
         input_dim: dimension of the latents.
         joint_dim: dimension of the joint space.
+        noise: standard deviation of the Gaussian noise that is added to the standardised latents while training.  As
+            dropout does, it draws from torch's global generator.
     """
 
+    kind: ClassVar[str]
     mean: Tensor
     inverse_std: Tensor
 
-    def __init__(self, input_dim: int, joint_dim: int) -> None:
+    def __init__(self, input_dim: int, joint_dim: int, noise: float = 0.0) -> None:
         super().__init__()
-        self.input_dim, self.joint_dim = input_dim, joint_dim
+        self.input_dim, self.joint_dim, self.noise = input_dim, joint_dim, noise
         self.register_buffer("mean", torch.zeros(input_dim))
         self.register_buffer("inverse_std", torch.ones(input_dim))
 
-    @abstractmethod
     def config(self) -> dict[str, Any]:
-        """Return what `build_adapter` needs to make an adapter of the same shape."""
+        """Return what `build_adapter` needs to make an adapter of the same kind and shape."""
+        return {"kind": self.kind, "input_dim": self.input_dim, "joint_dim": self.joint_dim, "noise": self.noise}
 
     @abstractmethod
     def project(self, standardised: Tensor) -> Tensor:
@@ -50,19 +53,24 @@ class Adapter(nn.Module, ABC):
 
     def forward(self, latents: Tensor) -> Tensor:
         """Return (B, joint_dim) for latents (B, input_dim)."""
-        return self.project((latents.float() - self.mean) * self.inverse_std)
+        standardised = (latents.float() - self.mean) * self.inverse_std
+        if self.training and self.noise > 0:
+            standardised = standardised + self.noise * torch.randn_like(standardised)
+        return self.project(standardised)
 
 
 def build_adapter(config: Mapping[str, Any]) -> Adapter:
     """Make an adapter, its weights fresh, from what `Adapter.config` returned.
 
     Raises:
-        FusemixError: for a kind of adapter that this version does not know.
+        FusemixError: for a kind of adapter that this version does not know, or a shape that it cannot have.
     """
-    from .affine import AffineAdapter
+    from .gated import GatedAdapter
+    from .identity import IdentityAdapter
+    from .linear import LinearAdapter
     from .mlp import MLPAdapter
 
-    kinds: dict[str, type[Adapter]] = {"affine": AffineAdapter, "mlp": MLPAdapter}
+    kinds = {adapter.kind: adapter for adapter in (GatedAdapter, IdentityAdapter, LinearAdapter, MLPAdapter)}
     shape = dict(config)
     kind = str(shape.pop("kind"))
     if kind not in kinds:

@@ -2,28 +2,57 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from math import inf
+from typing import Any, Literal
 
-from fusemix.errors import FusemixError
+from fusemix.errors import FusemixError, nearest
+
+# What each kind has a use for; the rest must be left at its default.
+USED_BY = {
+    "mlp": ("depth", "expansion", "dropout", "noise"),
+    "gated": ("depth", "expansion", "dropout", "noise"),
+    "linear": ("noise",),
+    "identity": (),
+}
 
 
 @dataclass(frozen=True)
 class AdapterSettings:
-    """Shape of the inverted-bottleneck MLP adapter of each modality."""
+    """Kind and shape of an adapter."""
 
+    kind: Literal["mlp", "gated", "linear", "identity"] = "mlp"
+    """`mlp`, FuseMix's inverted bottlenecks; `gated`, the same with SwiGLU; `linear`, one matrix; or `identity`, the
+    latents themselves, neither standardised nor trained, as an anchor that the others come to."""
     depth: int = 1
     """Number of residual blocks; 0 leaves a layer norm and a linear map."""
     expansion: int = 4
     """Width of a block's hidden layer, in multiples of the latent's dimension."""
     dropout: float = 0.6
-    """Dropout after the activation of each block."""
+    """Dropout in the hidden layer of each block."""
+    noise: float = 0.0
+    """Standard deviation of the Gaussian noise that is added to the standardised latents while training."""
 
     def __post_init__(self) -> None:
-        for name, valid in (
-            ("depth", self.depth >= 0),
-            ("expansion", self.expansion >= 1),
-            ("dropout", 0 <= self.dropout < 1),
-        ):
+        if self.kind not in USED_BY:
+            raise FusemixError(f"unknown adapter kind {self.kind!r}: {nearest(self.kind, USED_BY)}")
+        for name, (valid, bounds) in {
+            "depth": (self.depth >= 0, "at least 0"),
+            "expansion": (self.expansion >= 1, "at least 1"),
+            "dropout": (0 <= self.dropout < 1, "in [0, 1)"),
+            "noise": (0 <= self.noise < inf, "at least 0"),
+        }.items():
             if not valid:
-                bounds = {"depth": "at least 0", "expansion": "at least 1", "dropout": "in [0, 1)"}[name]
-                raise FusemixError(f"fuse.adapter.{name} is {getattr(self, name)}: it must be {bounds}")
+                raise FusemixError(f"adapter setting {name} is {getattr(self, name)}: it must be {bounds}")
+        for field in fields(self):
+            given = getattr(self, field.name)
+            if field.name not in ("kind", *USED_BY[self.kind]) and given != field.default:
+                raise FusemixError(
+                    f"adapter setting {field.name} is {given}, but an adapter of kind {self.kind} has no use for it:"
+                    " leave it out"
+                )
+
+    def config(self, input_dim: int, joint_dim: int) -> dict[str, Any]:
+        """Return what `build_adapter` needs to make the adapter for latents of a dimension."""
+        used = {name: getattr(self, name) for name in USED_BY[self.kind]}
+        return {"kind": self.kind, "input_dim": input_dim, "joint_dim": joint_dim, **used}

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from fusemix.adapters.affine import AffineAdapter
+from fusemix.adapters.linear import LinearAdapter
 from fusemix.joint_space import JointSpace
 from fusemix.latents.paired import PairedLatents
 from fusemix.objective import Edge
@@ -36,9 +36,9 @@ def ridge(latents: PairedLatents, a: str, b: str, penalties: Sequence[float] = P
     mean_b, std_b = standardisation(train[b])
     x, y = _item_means(train, a), _item_means(train, b)
     both = (train[a].counts > 0) & (train[b].counts > 0)
-    source = AffineAdapter(len(mean_a), len(mean_b))
+    source = LinearAdapter(len(mean_a), len(mean_b))
     source.standardise_by(mean_a, std_a)
-    target = AffineAdapter(len(mean_b), len(mean_b))
+    target = LinearAdapter(len(mean_b), len(mean_b))
     target.standardise_by(mean_b, torch.ones_like(std_b))
     with torch.no_grad():
         target.linear.weight.copy_(torch.eye(len(mean_b)))

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fusemix.adapters import Adapter, AdapterSettings, AffineAdapter, MLPAdapter, build_adapter
+from fusemix.adapters import Adapter, AdapterSettings, LinearAdapter, MLPAdapter, build_adapter
 from fusemix.errors import FusemixError
 
 ROOT = Path(__file__).parents[2]
@@ -54,8 +54,8 @@ def test_mlp_equals_its_formula(depth: int) -> None:
     torch.testing.assert_close(adapter(latents), expected, rtol=1e-12, atol=1e-12)
 
 
-def test_affine_equals_its_formula() -> None:
-    adapter = with_random_weights(AffineAdapter(6, 5))
+def test_linear_equals_its_formula() -> None:
+    adapter = with_random_weights(LinearAdapter(6, 5))
     latents = torch.randn(9, 6)
     expected = ((latents - adapter.mean) * adapter.inverse_std) @ adapter.state_dict()["linear.weight"].T
     torch.testing.assert_close(adapter(latents), expected)
@@ -72,7 +72,7 @@ def test_standardisation_centres_scales_and_leaves_constant_dimensions_at_zero()
     latents = torch.randn(200, 3, dtype=torch.float64) * torch.tensor([2.0, 1e-3, 0.0]) + torch.tensor(
         [5.0, 0.0, 3e4]
     )
-    adapter = AffineAdapter(3, 3)
+    adapter = LinearAdapter(3, 3)
     adapter.linear.weight.data = torch.eye(3)
     adapter.standardise_by(latents.mean(0).float(), latents.std(0, correction=0).float())
     standardised = adapter(latents.float())
@@ -82,13 +82,13 @@ def test_standardisation_centres_scales_and_leaves_constant_dimensions_at_zero()
 
 
 def test_rounding_noise_of_a_large_constant_is_not_blown_up() -> None:
-    adapter = AffineAdapter(1, 1)
+    adapter = LinearAdapter(1, 1)
     adapter.standardise_by(torch.tensor([1000.0]), torch.tensor([1e-5]))
     assert adapter.inverse_std.item() == 1
 
 
 def test_float16_latents_are_standardised_in_float32() -> None:
-    adapter = AffineAdapter(1, 1)
+    adapter = LinearAdapter(1, 1)
     adapter.linear.weight.data = torch.eye(1)
     adapter.standardise_by(torch.tensor([2048.0]), torch.tensor([1.0]))
     assert adapter(torch.tensor([[2050.0]]).half()).item() == 2
@@ -101,7 +101,7 @@ def test_statistics_travel_with_the_weights_and_are_not_trained() -> None:
 
 
 @pytest.mark.parametrize(
-    "adapter", [AffineAdapter(6, 5), MLPAdapter(6, 5), MLPAdapter(6, 5, depth=2, expansion=3, dropout=0.1)]
+    "adapter", [LinearAdapter(6, 5), MLPAdapter(6, 5), MLPAdapter(6, 5, depth=2, expansion=3, dropout=0.1)]
 )
 def test_config_rebuilds_the_adapter(adapter: Adapter) -> None:
     with_random_weights(adapter).eval()
@@ -114,8 +114,8 @@ def test_config_rebuilds_the_adapter(adapter: Adapter) -> None:
 
 
 def test_unknown_kind_is_refused_with_the_nearest() -> None:
-    with pytest.raises(FusemixError, match="unknown adapter kind 'affin': did you mean 'affine'"):
-        build_adapter({"kind": "affin", "input_dim": 1, "joint_dim": 1})
+    with pytest.raises(FusemixError, match="unknown adapter kind 'linea': did you mean 'linear'"):
+        build_adapter({"kind": "linea", "input_dim": 1, "joint_dim": 1})
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_unknown_kind_is_refused_with_the_nearest() -> None:
     [("depth", -1, "at least 0"), ("expansion", 0, "at least 1"), ("dropout", 1.0, r"in \[0, 1\)")],
 )
 def test_settings_out_of_bounds_are_refused_by_name(name: str, value: float, bounds: str) -> None:
-    with pytest.raises(FusemixError, match=rf"fuse\.adapter\.{name} is {value}: it must be {bounds}"):
+    with pytest.raises(FusemixError, match=rf"adapter setting {name} is {value}: it must be {bounds}"):
         AdapterSettings(**{name: value})  # type: ignore[arg-type]
 
 

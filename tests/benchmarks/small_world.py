@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from fusemix.adapters import AffineAdapter
+from fusemix.adapters import LinearAdapter
 from fusemix.joint_space import JointSpace
 from fusemix.latents.paired import PairedLatents
 from fusemix.latents.provenance import EncoderSpec
@@ -44,7 +44,7 @@ def small_world(
 
 def identity_space(dim: int = 6, specs: dict[str, EncoderSpec | None] | None = None) -> JointSpace:
     """Return the joint space whose embeddings are the normalised latents."""
-    adapters = {modality: AffineAdapter(dim, dim) for modality in ("image", "text")}
+    adapters = {modality: LinearAdapter(dim, dim) for modality in ("image", "text")}
     for adapter in adapters.values():
         torch.nn.init.eye_(adapter.linear.weight)
     return JointSpace(adapters, specs=specs)

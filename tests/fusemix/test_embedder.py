@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import fusemix
-from fusemix.adapters.affine import AffineAdapter
+from fusemix.adapters.linear import LinearAdapter
 from fusemix.embedder import Embedder
 from fusemix.errors import FusemixError
 from fusemix.extract.datasets import load_dataset
@@ -29,7 +29,7 @@ def embedder() -> Embedder:
     torch.manual_seed(0)
     encoders = {modality: Colours(modality) for modality in EMBEDDED}
     specs = {modality: encoder.spec for modality, encoder in encoders.items()}
-    return Embedder(JointSpace({m: AffineAdapter(3, 4) for m in EMBEDDED}, specs=specs), encoders)
+    return Embedder(JointSpace({m: LinearAdapter(3, 4) for m in EMBEDDED}, specs=specs), encoders)
 
 
 def picture(folder: Path, row: int) -> Path:
@@ -104,7 +104,7 @@ class Brightness(Colours):
 def concatenating(encoders: list[Colours], dim: int = 4) -> Embedder:
     torch.manual_seed(0)
     spec = concatenated_spec([encoder.spec for encoder in encoders])
-    return Embedder(JointSpace({"text": AffineAdapter(dim, 4)}, specs={"text": spec}), {"text": encoders})
+    return Embedder(JointSpace({"text": LinearAdapter(dim, 4)}, specs={"text": spec}), {"text": encoders})
 
 
 def test_latents_of_several_encoders_are_concatenated_in_order() -> None:

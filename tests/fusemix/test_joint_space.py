@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from fusemix.adapters import AffineAdapter, MLPAdapter
+from fusemix.adapters import LinearAdapter, MLPAdapter
 from fusemix.errors import FusemixError
 from fusemix.joint_space import JointSpace
 from fusemix.latents.file import LatentsFile
@@ -20,7 +20,7 @@ from tests.fusemix.synthetic import encoder
 
 def make_space(**specs: EncoderSpec | None) -> JointSpace:
     torch.manual_seed(0)
-    adapters = {"image": MLPAdapter(6, 5, depth=2, expansion=2), "text": AffineAdapter(4, 5)}
+    adapters = {"image": MLPAdapter(6, 5, depth=2, expansion=2), "text": LinearAdapter(4, 5)}
     adapters["image"].standardise_by(torch.randn(6), torch.rand(6))
     return JointSpace(adapters, {"shared": 0.07, "own": 0.2}, specs or {"image": encoder("image", 6), "text": None})
 
@@ -68,7 +68,7 @@ def test_saving_and_loading_keeps_every_bit(tmp_path: Path) -> None:
 
 
 def test_biases_are_saved_with_the_space(tmp_path: Path) -> None:
-    adapters = {"image": AffineAdapter(6, 5), "text": AffineAdapter(4, 5)}
+    adapters = {"image": LinearAdapter(6, 5), "text": LinearAdapter(4, 5)}
     space = JointSpace(adapters, {"shared": 0.1}, biases={"image-text": -10.0, "audio-image": -2.71})
     with torch.no_grad():
         space.biases["image-text"].fill_(-7.5)
@@ -91,7 +91,7 @@ def test_a_space_saved_before_there_were_biases_loads(tmp_path: Path) -> None:
 
 def test_saving_over_an_older_space_replaces_it(tmp_path: Path) -> None:
     make_space().save(tmp_path)
-    newer = JointSpace({"sound": AffineAdapter(3, 2)}, {"shared": 0.5})
+    newer = JointSpace({"sound": LinearAdapter(3, 2)}, {"shared": 0.5})
     newer.save(tmp_path)
     assert JointSpace.load(tmp_path).modalities == ["sound"]
 
@@ -100,12 +100,12 @@ def test_a_full_disk_is_told_and_the_older_space_stays(tiny_disk: Path) -> None:
     make_space().save(tiny_disk)
     weights = (tiny_disk / "adapters.safetensors").read_bytes()
     with pytest.raises(FusemixError, match=r"cannot write .*adapters\.safetensors: No space left.*free some space"):
-        JointSpace({"image": AffineAdapter(2000, 1000)}).save(tiny_disk)
+        JointSpace({"image": LinearAdapter(2000, 1000)}).save(tiny_disk)
     assert (tiny_disk / "adapters.safetensors").read_bytes() == weights
 
 
 def test_temperatures_are_clamped_to_the_bounds() -> None:
-    space = JointSpace({"image": AffineAdapter(2, 2)}, {"low": 1e-5, "fine": 0.07, "high": 3.0})
+    space = JointSpace({"image": LinearAdapter(2, 2)}, {"low": 1e-5, "fine": 0.07, "high": 3.0})
     space.clamp_temperatures(0.001, 0.5)
     assert [space.temperature(name) for name in ("low", "fine", "high")] == pytest.approx([0.001, 0.07, 0.5])
     assert float(space.log_scales["fine"].detach()) == pytest.approx(-math.log(0.07))
@@ -113,7 +113,7 @@ def test_temperatures_are_clamped_to_the_bounds() -> None:
 
 def test_adapters_of_two_dimensions_are_refused() -> None:
     with pytest.raises(FusemixError, match=r"need one dimension, not \{'a': 2, 'b': 3\}"):
-        JointSpace({"a": AffineAdapter(2, 2), "b": AffineAdapter(2, 3)})
+        JointSpace({"a": LinearAdapter(2, 2), "b": LinearAdapter(2, 3)})
 
 
 def test_unknown_modality_is_refused_with_the_nearest() -> None:
@@ -179,7 +179,7 @@ def test_a_missing_weights_file_is_refused(tmp_path: Path) -> None:
     "change",
     [
         {"adapters": []},
-        {"adapters": {"image": {"kind": "affine", "input_dim": 6, "joint_dim": 5}}},
+        {"adapters": {"image": {"kind": "linear", "input_dim": 6, "joint_dim": 5}}},
         {"adapters": {"image": "mlp"}},
         {"adapters": {"image": {"kind": "mlp", "width": 6}}},
         {"temperatures": None},

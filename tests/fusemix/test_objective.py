@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fusemix.adapters.affine import AffineAdapter
+from fusemix.adapters.linear import LinearAdapter
 from fusemix.batch import LatentBatch
 from fusemix.edge import Loss
 from fusemix.errors import FusemixError
@@ -17,7 +17,7 @@ NAMES = ("image", "text", "audio")
 
 
 def make_space(**temperatures: float) -> JointSpace:
-    return JointSpace({name: AffineAdapter(4, 3) for name in NAMES}, temperatures)
+    return JointSpace({name: LinearAdapter(4, 3) for name in NAMES}, temperatures)
 
 
 def make_batch() -> tuple[dict[str, torch.Tensor], LatentBatch]:
@@ -91,7 +91,7 @@ def mixed_objective() -> Objective:
 
 def space_of(objective: Objective) -> JointSpace:
     torch.manual_seed(0)
-    adapters = {name: AffineAdapter(4, 3) for name in NAMES}
+    adapters = {name: LinearAdapter(4, 3) for name in NAMES}
     biases = dict.fromkeys(objective.biases, -3.0)
     return JointSpace(adapters, dict.fromkeys(objective.temperatures, 0.1), None, biases).double()
 
@@ -237,7 +237,7 @@ def test_equal_content_is_masked_after_mixup_unless_switched_off() -> None:
 def test_a_sigmoid_edge_has_its_own_bias_and_honours_the_switch() -> None:
     values, batch = make_batch()
     edge = Edge("image", "text", temperature=0.1, loss="sigmoid")
-    space = JointSpace({name: AffineAdapter(4, 3) for name in NAMES}, biases={"image-text": -1.0, "audio-text": 5.0})
+    space = JointSpace({name: LinearAdapter(4, 3) for name in NAMES}, biases={"image-text": -1.0, "audio-text": 5.0})
     arguments = (values["image"], values["text"], torch.tensor(10.0).log(), torch.tensor(-1.0))
     masks = {"present_u": batch.present["image"], "present_v": batch.present["text"]}
     contents = {"content_u": batch.content["image"], "content_v": batch.content["text"]}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fusemix.adapters.affine import AffineAdapter
+from fusemix.adapters.linear import LinearAdapter
 from fusemix.errors import FusemixError
 from fusemix.joint_space import JointSpace
 from fusemix.latents.paired import PairedLatents
@@ -38,7 +38,7 @@ def latents() -> PairedLatents:
 @pytest.fixture
 def space() -> JointSpace:
     torch.manual_seed(0)
-    return JointSpace({"image": AffineAdapter(6, 4), "text": AffineAdapter(5, 4)})
+    return JointSpace({"image": LinearAdapter(6, 4), "text": LinearAdapter(5, 4)})
 
 
 @pytest.mark.parametrize("modality", ["image", "text"])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, logsigmoid, normalize
 
-from fusemix.adapters import AffineAdapter, MLPAdapter
+from fusemix.adapters import LinearAdapter, MLPAdapter
 from fusemix.adapters.adapter import Adapter
 from fusemix.batch import LatentBatch
 from fusemix.edge import Edge
@@ -106,8 +106,8 @@ def test_a_triangle_with_a_temperature_each_is_synergy_clip() -> None:
     assert_same(objective(z, batch, space)[0], expected, space)
 
 
-def identity_adapter() -> AffineAdapter:
-    adapter = AffineAdapter(DIM, DIM).requires_grad_(False)
+def identity_adapter() -> LinearAdapter:
+    adapter = LinearAdapter(DIM, DIM).requires_grad_(False)
     adapter.linear.weight.copy_(torch.eye(DIM))
     return adapter
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from fusemix.adapters import AffineAdapter
+from fusemix.adapters import LinearAdapter
 from fusemix.errors import FusemixError
 from fusemix.joint_space import JointSpace
 from fusemix.latents.paired import PairedLatents
@@ -17,7 +17,7 @@ EDGE = Edge("image", "text")
 
 def random_space(latents: PairedLatents) -> JointSpace:
     torch.manual_seed(0)
-    return JointSpace({name: AffineAdapter(m.values.shape[1], 4) for name, m in latents.modalities.items()})
+    return JointSpace({name: LinearAdapter(m.values.shape[1], 4) for name, m in latents.modalities.items()})
 
 
 def reciprocal_ranks(similarity: torch.Tensor, positive: torch.Tensor) -> list[float]:
@@ -52,7 +52,7 @@ def test_a_perfect_space_scores_one() -> None:
     latents = PairedLatents.from_arrays(
         {"image": np.eye(8), "text": np.eye(8)}, {"image": items, "text": items}, dict.fromkeys(items, "val")
     )
-    space = JointSpace({"image": AffineAdapter(8, 8), "text": AffineAdapter(8, 8)})
+    space = JointSpace({"image": LinearAdapter(8, 8), "text": LinearAdapter(8, 8)})
     for name in space.modalities:
         space.adapter(name).get_parameter("linear.weight").data = torch.eye(8)
     assert set(Validation(latents, [EDGE])(space).values()) == {1.0}
