@@ -8,6 +8,8 @@ import torch
 
 from fusemix.errors import FusemixError
 
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
 
 def resolve_device(name: str) -> torch.device:
     """Return the device called `name`: `auto` (a CUDA GPU where one works, else the CPU), `cpu`, `cuda`, `cuda:1`.
@@ -56,10 +58,25 @@ def check_capability(capability: tuple[int, int], built_for: list[str]) -> None:
     )
 
 
-def adapter_dtype(device: torch.device) -> torch.dtype:
-    """Return the autocast type of the adapters: float32 on CPU, bfloat16 where the GPU has it, else float16."""
+def adapter_dtype(device: torch.device, precision: str = "auto") -> torch.dtype:
+    """Return the type in which adapters compute on a device.
+
+    Args:
+        device: where they run.
+        precision: `auto` (float32 on a CPU, bfloat16 where the GPU has it, else float16), or the type's name.
+
+    Raises:
+        FusemixError: for float16 on a CPU, or bfloat16 on a GPU that only emulates it.
+    """
     if device.type != "cuda":
-        return torch.float32
+        if precision == "float16":
+            raise FusemixError(
+                "fuse.precision is float16, which only a GPU trains in: choose auto, float32 or bfloat16, or a GPU with"
+                " --device cuda"
+            )
+        return DTYPES.get(precision, torch.float32)
     with torch.cuda.device(device):
         native = torch.cuda.is_bf16_supported(including_emulation=False)
-    return torch.bfloat16 if native else torch.float16
+    if precision == "bfloat16" and not native:
+        raise FusemixError("fuse.precision is bfloat16, which this GPU only emulates: choose auto or float16")
+    return DTYPES.get(precision, torch.bfloat16 if native else torch.float16)

@@ -103,3 +103,23 @@ def test_adapters_run_in_the_precision_that_the_device_has(monkeypatch: pytest.M
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, native=native: native)
         monkeypatch.setattr(torch.cuda, "device", nullcontext)
         assert adapter_dtype(torch.device("cuda")) == dtype
+
+
+def test_a_precision_that_is_asked_for_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: True)
+    monkeypatch.setattr(torch.cuda, "device", nullcontext)
+    cpu, gpu = torch.device("cpu"), torch.device("cuda")
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        assert adapter_dtype(gpu, str(dtype).removeprefix("torch.")) == dtype
+    assert adapter_dtype(cpu, "float32") == torch.float32
+    assert adapter_dtype(cpu, "bfloat16") == torch.bfloat16
+    assert adapter_dtype(cpu, "auto") == torch.float32
+
+
+def test_a_precision_that_the_device_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(FusemixError, match=r"precision is float16, which only a GPU trains in: choose auto"):
+        adapter_dtype(torch.device("cpu"), "float16")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    monkeypatch.setattr(torch.cuda, "device", nullcontext)
+    with pytest.raises(FusemixError, match=r"precision is bfloat16, which this GPU only emulates: choose auto"):
+        adapter_dtype(torch.device("cuda"), "bfloat16")
