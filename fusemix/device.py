@@ -71,8 +71,7 @@ def adapter_dtype(device: torch.device, precision: str = "auto") -> torch.dtype:
     if device.type != "cuda":
         if precision == "float16":
             raise FusemixError(
-                "fuse.precision is float16, which only a GPU trains in: choose auto, float32 or bfloat16, or a GPU with"
-                " --device cuda"
+                "fuse.precision is float16, which only GPUs train in: choose auto, float32 or bfloat16, or use a GPU"
             )
         return DTYPES.get(precision, torch.float32)
     with torch.cuda.device(device):

@@ -117,7 +117,7 @@ def test_a_precision_that_is_asked_for_is_taken(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_precision_that_the_device_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(FusemixError, match=r"precision is float16, which only a GPU trains in: choose auto"):
+    with pytest.raises(FusemixError, match=r"precision is float16, which only GPUs train in: choose auto"):
         adapter_dtype(torch.device("cpu"), "float16")
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
     monkeypatch.setattr(torch.cuda, "device", nullcontext)
