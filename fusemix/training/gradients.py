@@ -4,7 +4,7 @@ A contrastive loss needs the embeddings of a whole batch at once, but their acti
 GradCache (arXiv 2101.06983): a first pass without gradients gives the embeddings slice by slice, the loss gives their
 gradients, and a second pass runs each slice again and carries its gradients on to the weights.  Each slice of each
 modality has a seed of its own, so that dropout and noise are the same in both passes, and do not change where another
-modality is left out.  The sum is that of one pass over the same slices; without dropout and noise, of the whole batch.
+modality is left out.  The sum is that of one pass over the same slices; without dropout and noise, the whole batch's.
 """
 
 from __future__ import annotations
