@@ -40,7 +40,7 @@ class AdapterSettings:
             "depth": (self.depth >= 0, "at least 0"),
             "expansion": (self.expansion >= 1, "at least 1"),
             "dropout": (0 <= self.dropout < 1, "in [0, 1)"),
-            "noise": (0 <= self.noise < inf, "at least 0"),
+            "noise": (0 <= self.noise < inf, "finite and at least 0"),
         }.items():
             if not valid:
                 raise FusemixError(f"adapter setting {name} is {getattr(self, name)}: it must be {bounds}")

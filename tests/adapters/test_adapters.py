@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fusemix.adapters import Adapter, AdapterSettings, LinearAdapter, MLPAdapter, build_adapter
+from fusemix.adapters import Adapter, GatedAdapter, IdentityAdapter, LinearAdapter, MLPAdapter, build_adapter
 from fusemix.errors import FusemixError
 
 ROOT = Path(__file__).parents[2]
@@ -29,6 +29,10 @@ def gelu(x: Tensor) -> Tensor:
     return x * (1 + torch.erf(x / math.sqrt(2))) / 2
 
 
+def silu(x: Tensor) -> Tensor:
+    return x / (1 + torch.exp(-x))
+
+
 def with_random_weights(adapter: Adapter) -> Adapter:
     rng = torch.Generator().manual_seed(0)
     for parameter in adapter.parameters():
@@ -39,12 +43,16 @@ def with_random_weights(adapter: Adapter) -> Adapter:
     return adapter
 
 
+def standardised(latents: Tensor, adapter: Adapter) -> Tensor:
+    return (latents.double() - adapter.mean.double()) * adapter.inverse_std.double()
+
+
 @pytest.mark.parametrize("depth", [0, 1, 3])
 def test_mlp_equals_its_formula(depth: int) -> None:
     adapter = with_random_weights(MLPAdapter(6, 5, depth=depth, expansion=2)).double().eval()
     weights = dict(adapter.state_dict())
     latents = torch.randn(9, 6)
-    x = (latents.double() - adapter.mean) * adapter.inverse_std
+    x = standardised(latents, adapter)
     for block in range(depth):
         name = f"blocks.{block}.residual"
         hidden = linear(layer_norm(x, weights, f"{name}.0"), weights, f"{name}.1")
@@ -54,18 +62,88 @@ def test_mlp_equals_its_formula(depth: int) -> None:
     torch.testing.assert_close(adapter(latents), expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("depth", [0, 1, 3])
+def test_gated_equals_its_formula(depth: int) -> None:
+    adapter = with_random_weights(GatedAdapter(6, 5, depth=depth, expansion=2)).double().eval()
+    weights = dict(adapter.state_dict())
+    latents = torch.randn(9, 6)
+    x = standardised(latents, adapter)
+    for block in range(depth):
+        name = f"blocks.{block}"
+        both = linear(layer_norm(x, weights, f"{name}.norm"), weights, f"{name}.gate_and_value")
+        assert both.shape == (9, 24)
+        x = x + linear(silu(both[:, :12]) * both[:, 12:], weights, f"{name}.narrow")
+    expected = linear(layer_norm(x, weights, f"blocks.{depth}"), weights, f"blocks.{depth + 1}")
+    torch.testing.assert_close(adapter(latents), expected, rtol=1e-12, atol=1e-12)
+
+
 def test_linear_equals_its_formula() -> None:
-    adapter = with_random_weights(LinearAdapter(6, 5))
+    adapter = with_random_weights(LinearAdapter(6, 5)).double()
     latents = torch.randn(9, 6)
-    expected = ((latents - adapter.mean) * adapter.inverse_std) @ adapter.state_dict()["linear.weight"].T
-    torch.testing.assert_close(adapter(latents), expected)
+    expected = standardised(latents, adapter) @ adapter.state_dict()["linear.weight"].T
+    torch.testing.assert_close(adapter(latents), expected, rtol=1e-12, atol=1e-12)
 
 
-def test_dropout_acts_in_training_only() -> None:
-    adapter = MLPAdapter(6, 5, dropout=0.5)
+def test_identity_is_the_latents_whatever_their_statistics() -> None:
+    adapter = IdentityAdapter(6, 6)
+    assert list(adapter.parameters()) == []
+    adapter.standardise_by(torch.full((6,), 3.0), torch.full((6,), 2.0))
+    latents = torch.randn(9, 6).half()
+    assert torch.equal(adapter.train()(latents), latents.float())
+
+
+def test_identity_cannot_change_the_dimension() -> None:
+    with pytest.raises(
+        FusemixError, match=r"latents, 1536, but the joint space has 512: set fuse\.joint_dim to 1536"
+    ):
+        IdentityAdapter(1536, 512)
+
+
+@pytest.mark.parametrize("kind", [GatedAdapter, MLPAdapter])
+def test_dropout_acts_in_training_only_and_in_the_hidden_layer(kind: type[GatedAdapter | MLPAdapter]) -> None:
     latents = torch.randn(9, 6)
+    adapter = kind(6, 5, dropout=0.5)
     assert not torch.equal(adapter.train()(latents), adapter(latents))
     assert torch.equal(adapter.eval()(latents), adapter(latents))
+    # Without a hidden layer there is nothing to drop.
+    shallow = kind(6, 5, depth=0, dropout=0.5).train()
+    assert torch.equal(shallow(latents), shallow(latents))
+
+
+@pytest.mark.parametrize("kind", [GatedAdapter, LinearAdapter, MLPAdapter])
+def test_noise_replays_from_the_global_generator_and_acts_in_training_only(
+    kind: type[GatedAdapter | LinearAdapter | MLPAdapter],
+) -> None:
+    adapter, latents = kind(6, 5, noise=0.5).train(), torch.randn(9, 6)
+    torch.manual_seed(3)
+    first = adapter(latents)
+    assert not torch.equal(adapter(latents), first)
+    torch.manual_seed(3)
+    assert torch.equal(adapter(latents), first)
+    assert torch.equal(adapter.eval()(latents), adapter(latents))
+
+
+def test_noise_is_gaussian_on_the_standardised_latents() -> None:
+    torch.manual_seed(0)
+    adapter = LinearAdapter(2, 2, noise=0.3).train()
+    adapter.linear.weight.data = torch.eye(2)
+    adapter.standardise_by(torch.tensor([5.0, -1.0]), torch.tensor([100.0, 0.01]))
+    latents = torch.tensor([[105.0, -0.99]]).expand(40_000, 2)
+    noise = adapter(latents).detach() - 1
+    # Standard errors: 0.3 / 200 of the mean, 0.3 / sqrt(80,000) of the deviation, sqrt(24 / 40,000) of the kurtosis.
+    torch.testing.assert_close(noise.mean(0), torch.zeros(2), atol=0.008, rtol=0)
+    torch.testing.assert_close(noise.std(0), torch.full((2,), 0.3), atol=0.006, rtol=0)
+    torch.testing.assert_close((noise / 0.3).pow(4).mean(0), torch.full((2,), 3.0), atol=0.15, rtol=0)
+    assert abs(torch.corrcoef(noise.T)[0, 1]) < 0.025
+
+
+def test_without_noise_nothing_is_drawn() -> None:
+    before = torch.get_rng_state()
+    adapter = LinearAdapter(6, 5).train()
+    drawn = torch.get_rng_state()
+    adapter(torch.randn(9, 6, generator=torch.Generator().manual_seed(0)))
+    assert not torch.equal(before, drawn)
+    assert torch.equal(torch.get_rng_state(), drawn)
 
 
 def test_standardisation_centres_scales_and_leaves_constant_dimensions_at_zero() -> None:
@@ -75,9 +153,9 @@ def test_standardisation_centres_scales_and_leaves_constant_dimensions_at_zero()
     adapter = LinearAdapter(3, 3)
     adapter.linear.weight.data = torch.eye(3)
     adapter.standardise_by(latents.mean(0).float(), latents.std(0, correction=0).float())
-    standardised = adapter(latents.float())
-    torch.testing.assert_close(standardised.mean(0), torch.zeros(3), atol=1e-4, rtol=0)
-    torch.testing.assert_close(standardised.std(0, correction=0), torch.tensor([1.0, 1.0, 0.0]), atol=1e-4, rtol=0)
+    found = adapter(latents.float())
+    torch.testing.assert_close(found.mean(0), torch.zeros(3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(found.std(0, correction=0), torch.tensor([1.0, 1.0, 0.0]), atol=1e-4, rtol=0)
     assert adapter.inverse_std[2] == 1
 
 
@@ -101,7 +179,16 @@ def test_statistics_travel_with_the_weights_and_are_not_trained() -> None:
 
 
 @pytest.mark.parametrize(
-    "adapter", [LinearAdapter(6, 5), MLPAdapter(6, 5), MLPAdapter(6, 5, depth=2, expansion=3, dropout=0.1)]
+    "adapter",
+    [
+        IdentityAdapter(6, 6),
+        LinearAdapter(6, 5),
+        LinearAdapter(6, 5, noise=0.2),
+        MLPAdapter(6, 5),
+        MLPAdapter(6, 5, depth=2, expansion=3, dropout=0.1, noise=0.2),
+        GatedAdapter(6, 5),
+        GatedAdapter(6, 5, depth=2, expansion=3, dropout=0.1, noise=0.2),
+    ],
 )
 def test_config_rebuilds_the_adapter(adapter: Adapter) -> None:
     with_random_weights(adapter).eval()
@@ -116,15 +203,6 @@ def test_config_rebuilds_the_adapter(adapter: Adapter) -> None:
 def test_unknown_kind_is_refused_with_the_nearest() -> None:
     with pytest.raises(FusemixError, match="unknown adapter kind 'linea': did you mean 'linear'"):
         build_adapter({"kind": "linea", "input_dim": 1, "joint_dim": 1})
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "bounds"),
-    [("depth", -1, "at least 0"), ("expansion", 0, "at least 1"), ("dropout", 1.0, r"in \[0, 1\)")],
-)
-def test_settings_out_of_bounds_are_refused_by_name(name: str, value: float, bounds: str) -> None:
-    with pytest.raises(FusemixError, match=rf"adapter setting {name} is {value}: it must be {bounds}"):
-        AdapterSettings(**{name: value})  # type: ignore[arg-type]
 
 
 def test_the_folder_refuses_to_be_imported_under_another_name() -> None:
