@@ -14,6 +14,7 @@ from textwrap import fill
 from types import FrameType
 from typing import NoReturn
 
+from fusemix.commands.curves import curves
 from fusemix.commands.encoders import check_encoder, encoders
 from fusemix.commands.exits import Exit
 from fusemix.commands.extraction import extract, merge
@@ -53,6 +54,7 @@ COMMANDS = {
     "inspect": Command("FILE", inspect),
     "fuse": Command("RECIPE", fuse),
     "benchmark": Command("RECIPE", benchmark),
+    "curves": Command("RUN ...", curves),
     "search": Command("QUERY", search),
     "encoders": Command("", encoders),
     "check-encoder": Command("NAME", check_encoder),
