@@ -43,7 +43,7 @@ def test_a_label_stands_level_with_its_point() -> None:
     [text] = axes.texts
     assert isinstance(text, Annotation)
     assert text.get_text() == "a $ of _"
-    assert text.xyann == (pytest.approx(1.05), pytest.approx(0.5))
+    assert list(text.xyann) == pytest.approx([1.05, 0.5])
 
 
 def test_a_long_text_loses_its_middle() -> None:
