@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, logsigmoid, normalize
 
-from fusemix.adapters import LinearAdapter, MLPAdapter
+from fusemix.adapters import IdentityAdapter, MLPAdapter
 from fusemix.adapters.adapter import Adapter
 from fusemix.batch import LatentBatch
 from fusemix.edge import Edge
@@ -20,6 +20,8 @@ from fusemix.training.settings import FuseSettings
 
 SIZE, DIM = 24, 6
 DIMS = {"image": DIM, "text": 5, "audio": 4}
+# It has nothing that tests could change.
+ANCHOR = IdentityAdapter(DIM, DIM)
 
 
 def make_batch(*names: str, seed: int = 0) -> LatentBatch:
@@ -106,16 +108,10 @@ def test_a_triangle_with_a_temperature_each_is_synergy_clip() -> None:
     assert_same(objective(z, batch, space)[0], expected, space)
 
 
-def identity_adapter() -> LinearAdapter:
-    adapter = LinearAdapter(DIM, DIM).requires_grad_(False)
-    adapter.linear.weight.copy_(torch.eye(DIM))
-    return adapter
-
-
 def test_an_edge_to_the_identity_is_lit() -> None:
     settings = FuseSettings()
     objective = objective_of(settings, "image", "text")
-    space, batch = make_space(objective, settings, image=identity_adapter()), make_batch("image", "text")
+    space, batch = make_space(objective, settings, image=ANCHOR), make_batch("image", "text")
     embeddings, locked = embed(space, batch.values), normalize(batch.values["image"]).double()
     expected = clip_loss(locked, embeddings["text"], 1 / space.log_scales["shared"].exp())
     assert_same(objective(embeddings, batch, space)[0], expected, space)
@@ -124,7 +120,7 @@ def test_an_edge_to_the_identity_is_lit() -> None:
 def test_an_anchor_is_a_star() -> None:
     settings = FuseSettings(anchor="image")
     objective = objective_of(settings, "text", "image", "audio")
-    space, batch = make_space(objective, settings, image=identity_adapter()), make_batch("image", "text", "audio")
+    space, batch = make_space(objective, settings, image=ANCHOR), make_batch("image", "text", "audio")
     z, tau = embed(space, batch.values), 1 / space.log_scales["shared"].exp()
     anchor = normalize(batch.values["image"]).double()
     expected = clip_loss(anchor, z["text"], tau) + clip_loss(anchor, z["audio"], tau)
@@ -134,7 +130,7 @@ def test_an_anchor_is_a_star() -> None:
 def test_a_star_with_a_learned_and_a_fixed_temperature_is_imagebind() -> None:
     settings = FuseSettings(edges=(Edge("image", "text"), Edge("image", "audio", temperature=0.05)))
     objective = objective_of(settings, "image", "text", "audio")
-    space, batch = make_space(objective, settings, image=identity_adapter()), make_batch("image", "text", "audio")
+    space, batch = make_space(objective, settings, image=ANCHOR), make_batch("image", "text", "audio")
     assert list(space.log_scales) == ["shared"]
     z, tau = embed(space, batch.values), 1 / space.log_scales["shared"].exp()
     anchor = normalize(batch.values["image"]).double()

@@ -72,7 +72,7 @@ def test_each_modality_has_the_adapter_that_the_settings_give_it() -> None:
     assert space.adapter("audio").config() == SETTINGS.adapter.config(12, 24)
 
 
-def test_statistics_are_of_all_datasets_together_and_none_are_taken_for_an_identity() -> None:
+def test_statistics_are_of_all_datasets_together_and_leave_an_identity_alone() -> None:
     parts = [train_split(items=300), train_split(items=90, seed=1), train_split({"image": 24, "audio": 12}, seed=2)]
     settings = replace(SETTINGS, adapters={"image": IDENTITY})
     space = fresh_space(parts, settings, TRIANGLE)
