@@ -32,18 +32,30 @@ def write_json(path: Path, benchmark: str, result: Mapping[str, object], context
 
 
 def retrieval_table(result: RetrievalResult) -> str:
-    """Return one model's figures: a row for each metric, a column for each direction."""
-    first = result.directions[0]
-    rows = [["", *(direction.name for direction in result.directions)]]
-    rows.append(["queries", *(str(d.queries) for d in result.directions)])
-    rows.append(["gallery rows", *(str(d.gallery) for d in result.directions)])
-    rows.extend([_label(m), *(_interval(m, d.metrics[m]) for d in result.directions)] for m in first.metrics)
-    rows.extend(_chance_rows(result.directions))
-    rows.append(["tie rate %", *(f"{100 * d.tie_rate:.1f}" for d in result.directions)])
-    head = f"Retrieval on {result.dataset}, {result.split} split: {result.items} items, protocol {result.protocol}"
-    mean = f"mean recall % {_interval('R', result.mean_recall)}"
-    several = "R@k is hit@k: whether any of a query's right answers is among the first k."
-    return "\n".join([head, "", *_aligned(rows), "", mean, "", several, _CAVEAT])
+    """Return one model's figures: a block for each pair of modalities, with a row for each metric."""
+    directions = result.directions
+    lines = [f"Retrieval on {result.dataset}, {result.split} split: {result.items} items, protocol {result.protocol}"]
+    for first in range(0, len(directions), 2):
+        lines += ["", *_aligned(_rows_of_pair(directions[first : first + 2]))]
+    emergent = any(not direction.trained for direction in directions)
+    of = " of what was trained" if emergent and any(direction.trained for direction in directions) else ""
+    lines += ["", f"mean recall{of} % {_interval('R', result.mean_recall)}", ""]
+    if emergent:
+        lines.append("emergent: between modalities that no edge aligned.")
+    return "\n".join([*lines, "R@k is hit@k: whether any of a query's right answers is among the first k.", _CAVEAT])
+
+
+def _rows_of_pair(pair: Sequence[DirectionResult]) -> list[list[str]]:
+    """Return the rows of a block: a column for each direction."""
+    metrics = pair[0].metrics
+    return [
+        ["" if pair[0].trained else "emergent", *(direction.name for direction in pair)],
+        ["queries", *(str(d.queries) for d in pair)],
+        ["gallery rows", *(str(d.gallery) for d in pair)],
+        *([_label(metric), *(_interval(metric, d.metrics[metric]) for d in pair)] for metric in metrics),
+        *_chance_rows(pair),
+        ["tie rate %", *(f"{100 * d.tie_rate:.1f}" for d in pair)],
+    ]
 
 
 def comparison_table(comparison: Comparison) -> str:

@@ -126,8 +126,8 @@ class JointSpace(nn.Module):
         Raises:
             FusemixError: naming modality and the fields of the encoder spec that differ.
         """
-        for modality in self.modalities:
-            trained, given = self.specs.get(modality), latents[modality].spec
+        for modality, of in latents.modalities.items():
+            trained, given = self.specs.get(modality), of.spec
             if trained is not None and given is not None and not trained.is_same_encoder(given):
                 raise FusemixError(
                     f"the {modality} adapter was trained for another encoder than these latents come from"

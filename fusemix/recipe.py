@@ -8,12 +8,13 @@ recipe holds of them stays as it was written.
 from __future__ import annotations
 
 import json
+import re
 from argparse import SUPPRESS, ArgumentError
-from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeVar
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
@@ -22,10 +23,14 @@ from fusemix.benchmarks.settings import BenchmarkSettings
 from fusemix.errors import FusemixError, nearest
 from fusemix.extract.settings import DatasetChoice, EncoderChoice, ExtractSettings
 from fusemix.files import replacing
-from fusemix.options import FREE_KEYS, check_flags, dataset_mapping, merge_setting, split_settings
+from fusemix.keys import check_keys, kind_of
+from fusemix.options import check_flags, dataset_mapping, merge_settings, split_settings, yaml_values
 from fusemix.training.settings import FuseSettings
 
 set_parsing_settings(docstring_parse_attribute_docstrings=True)
+
+Thing = TypeVar("Thing")
+_THEIR_WORDS = re.compile(r"Problem with given class_path '[^']*':\s*")
 
 
 @dataclass(frozen=True)
@@ -34,9 +39,9 @@ class Recipe:
 
     name: str
     """Names the run unless --run does."""
-    dataset: dict[str, Any] | str
+    dataset: str | dict[str, Any] | tuple[str | dict[str, Any], ...]
     """A dataset's name, a manifest file, or its reader with what it reads: {reader: coco, path: /data/coco}.  Paths
-    are relative to the current folder."""
+    are relative to the current folder.  Or a list of these, which the same encoders encode."""
     encoders: Mapping[str, str | dict[str, Any] | list[str | dict[str, Any]]]
     """Modality -> encoder: its name, its name with settings, or a list of either, whose latents are concatenated:
     {image: dinov2-base, text: {name: bge-large, pooling: cls}, audio: [htsat, whisper-base]}."""
@@ -50,34 +55,57 @@ class Recipe:
     def __post_init__(self) -> None:
         if not self.encoders:
             raise FusemixError("encoders: a recipe names at least one, for example {image: dinov2-base}")
-        DatasetChoice.of(self.dataset)
+        _check_once("dataset", self.dataset_choices, "give each dataset once, with a name of its own")
         for modality, choices in self.encoder_choices.items():
-            twice = next((one.name for index, one in enumerate(choices) if one in choices[:index]), None)
-            if twice or not choices:
-                wrong = f"{twice!r} stands twice" if twice else "an empty list"
-                raise FusemixError(f"encoders.{modality}: {wrong}; name each encoder to concatenate once")
+            _check_once(f"encoders.{modality}", choices, "name each encoder to concatenate once")
+        names = [choice.name for choice in self.dataset_choices if choice.name]
+        if twice := _repeated(names):
+            raise FusemixError(f"dataset: two are called {twice!r}: give each a name of its own")
+        # A slip in an edge must not show only after hours of extraction.
+        self.fuse.edges_between(self.encoders)
+        for modality in self.fuse.adapters:
+            if modality not in self.encoders:
+                raise FusemixError(
+                    f"fuse.adapters.{modality}: no encoder of {modality!r}: {nearest(modality, self.encoders)}"
+                )
 
     @property
-    def dataset_choice(self) -> DatasetChoice:
-        """The dataset's reader, path, name and settings."""
-        return DatasetChoice.of(self.dataset)
+    def dataset_choices(self) -> list[DatasetChoice]:
+        """The reader, path, name and settings of each dataset."""
+        return _datasets(self.dataset)
 
     @property
     def encoder_choices(self) -> dict[str, list[EncoderChoice]]:
         """Modality -> its encoders with their settings; of several, the latents are concatenated."""
         return {modality: _choices(given, f"encoders.{modality}") for modality, given in self.encoders.items()}
 
-    def named(self, dataset: str) -> Recipe:
-        """Return the recipe with the dataset's name spelled out, so that its latents are found without its files."""
-        if dataset == self.dataset_name:
-            return self
-        return replace(self, dataset=dataset_mapping(replace(self.dataset_choice, name=dataset)))
-
     @property
-    def dataset_name(self) -> str:
-        """What names the folder of the dataset's latents; known once a run has saved the recipe."""
-        choice = self.dataset_choice
-        return choice.name or choice.reader
+    def dataset_names(self) -> list[str]:
+        """What names the folders of the datasets' latents; known once a run has saved the recipe."""
+        return [choice.name or choice.reader for choice in self.dataset_choices]
+
+    def named(self, names: Sequence[str]) -> Recipe:
+        """Return the recipe with the names of its datasets spelled out, so that latents are found without the data.
+
+        Args:
+            names: what the datasets are called, in the order of the recipe.
+
+        Raises:
+            FusemixError: where two are called the same, or `fuse.dataset_weights` names another.
+        """
+        if twice := _repeated(names):
+            raise FusemixError(
+                f"dataset: two are called {twice!r}: give each a name of its own, as {{reader: ..., name: mine}}"
+            )
+        for weighed in self.fuse.dataset_weights:
+            if weighed not in names:
+                raise FusemixError(f"fuse.dataset_weights.{weighed}: no such dataset: {nearest(weighed, names)}")
+        given = self.dataset if isinstance(self.dataset, tuple) else (self.dataset,)
+        spelled = tuple(
+            one if name == known else dataset_mapping(replace(choice, name=name))
+            for one, choice, known, name in zip(given, self.dataset_choices, self.dataset_names, names, strict=True)
+        )
+        return replace(self, dataset=spelled if isinstance(self.dataset, tuple) else spelled[0])
 
     def save(self, path: Path) -> None:
         """Write the recipe, every default spelled out."""
@@ -95,6 +123,24 @@ def _choices(given: object, key: str) -> list[EncoderChoice]:
         return [EncoderChoice.of(one) for one in (given if isinstance(given, list) else [given])]
     except FusemixError as error:
         raise FusemixError(f"{key}: {error}") from error
+
+
+def _datasets(given: object) -> list[DatasetChoice]:
+    """Read what a recipe holds as its dataset: one, or a list."""
+    return [DatasetChoice.of(one) for one in (given if isinstance(given, list | tuple) else [given])]
+
+
+def _check_once(key: str, choices: Sequence[DatasetChoice | EncoderChoice], remedy: str) -> None:
+    """Refuse an empty list, and one in which something stands twice."""
+    twice = _repeated(choices)
+    if twice or not choices:
+        name = twice.reader if isinstance(twice, DatasetChoice) else twice and twice.name
+        raise FusemixError(f"{key}: {f'{name!r} stands twice' if twice else 'an empty list'}; {remedy}")
+
+
+def _repeated(things: Sequence[Thing]) -> Thing | None:
+    """Return the first thing that stands in a sequence twice."""
+    return next((thing for index, thing in enumerate(things) if thing in things[:index]), None)
 
 
 def packaged_recipes() -> list[str]:
@@ -124,6 +170,10 @@ def add_recipe_arguments(parser: ArgumentParser) -> None:
     """Add a flag for each of a recipe's fields, and a hidden one for its file."""
     parser.add_argument("--recipe", action="config", help=SUPPRESS)
     parser.add_class_arguments(Recipe, None)
+    for action in parser._actions:
+        # The keys of what they speak of stand in the help already, or beside it.
+        if action.dest.endswith(".help") or action.option_strings == ["--fuse.adapter"]:
+            action.help = SUPPRESS
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Recipe:
@@ -153,22 +203,27 @@ def parse_recipe(parser: ArgumentParser, path: Path, arguments: Sequence[str]) -
         FusemixError: for broken YAML, a key that stands twice or does not exist, a missing key, or a value of the
             wrong type; names the file, the key and the nearest valid one.
     """
-    check_keys(path)
+    check_file(path)
     check_flags(parser, arguments)
     plain, free = split_settings(arguments)
+    for key, value in yaml_values(arguments):
+        try:
+            check_keys(value, kind_of(Recipe, key), key)
+        except FusemixError as error:
+            raise FusemixError(f"option --{key}: {error}") from error
     try:
         # The file comes first: what stands before it would be lost.
         values = parser.parse_args([f"--recipe={path}", *plain])
-        for key, setting, value in free:
-            merge_setting(values, key, setting, value)
+        merge_settings(values, free)
+        parser.validate(values)
         built = parser.instantiate(values)
     except (ArgumentError, TypeError, ValueError) as error:
-        message = " ".join(str(error).replace("Parser key", "key").split())
+        message = " ".join(_THEIR_WORDS.sub("", str(error).replace("Parser key", "key")).split())
         raise FusemixError(f"{path}, or an option that changes it: {message}") from error
     return Recipe(**{f.name: built[f.name] for f in fields(Recipe)}), built
 
 
-def check_keys(path: Path) -> None:
+def check_file(path: Path) -> None:
     """Refuse a recipe file that is not YAML, has a key twice or one that does not exist, or a wrong kind of value.
 
     Raises:
@@ -180,36 +235,16 @@ def check_keys(path: Path) -> None:
         raise FusemixError(f"{path} is not a readable recipe: {' '.join(str(error).split())}") from error
     if not isinstance(data, dict):
         raise FusemixError(f"{path} is not a recipe: it must hold keys such as dataset and encoders")
-    valid = set(_keys(Recipe, ""))
-    sections = {key.rpartition(".")[0] for key in valid}
-    for key, value in _given(data, ""):
-        if key not in valid and not key.startswith(FREE_KEYS):
-            raise FusemixError(f"{path} has the unknown key {key!r}: {nearest(key, valid)}")
-        if key in sections and not isinstance(value, Mapping):
-            raise FusemixError(f"{path}: {key!r} must hold keys of its own, not {value!r}")
     try:
         if "dataset" in data:
-            DatasetChoice.of(data["dataset"])
+            _datasets(data["dataset"])
         if not isinstance(encoders := data.get("encoders", {}), Mapping):
             raise FusemixError(f"encoders: name one for each modality, as {{image: dinov2-base}}, not {encoders!r}")
         for modality, given in encoders.items():
             _choices(given, f"encoders.{modality}")
+        check_keys(data, Recipe)
     except FusemixError as error:
         raise FusemixError(f"{path}: {error}") from error
-
-
-def _keys(kind: type, prefix: str) -> Iterator[str]:
-    for name, of in get_type_hints(kind).items():
-        yield prefix + name
-        if is_dataclass(of) and isinstance(of, type):
-            yield from _keys(of, f"{prefix}{name}.")
-
-
-def _given(data: Mapping[object, object], prefix: str) -> Iterator[tuple[str, object]]:
-    for key, value in data.items():
-        yield f"{prefix}{key}", value
-        if isinstance(value, Mapping):
-            yield from _given(value, f"{prefix}{key}.")
 
 
 class _UniqueKeys(yaml.SafeLoader):

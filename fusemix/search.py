@@ -13,6 +13,8 @@ from fusemix.extract.settings import EncoderChoice
 from fusemix.joint_space import JointSpace
 from fusemix.latents.paired import PairedLatents
 
+Encoders = Mapping[str, str | EncoderChoice | Sequence[str | EncoderChoice]]
+
 
 @dataclass(frozen=True)
 class Hit:
@@ -80,15 +82,22 @@ class Collection:
         return ""
 
 
-def run_latents(
-    root: Path | str, dataset: str, encoders: Mapping[str, str | EncoderChoice | Sequence[str | EncoderChoice]]
-) -> PairedLatents:
+def run_latents(root: Path | str, dataset: str, encoders: Encoders) -> PairedLatents:
     """Load the latents of a dataset from `<root>/latents`.
 
     Args:
         root: folder of `latents/`.
         dataset: name of the dataset.
         encoders: modality -> its encoder, or a list of those whose latents are concatenated.
+    """
+    return PairedLatents.load(latents_files(root, dataset, encoders))
+
+
+def latents_files(root: Path | str, dataset: str, encoders: Encoders) -> dict[str, list[Path]]:
+    """Return the latents files of a dataset: modality -> those of its encoders.
+
+    A modality of which nothing was extracted is one that the dataset does not have; it is left out, unless there are
+    no latents at all.
     """
     from fusemix.extract.extraction import latents_path
     from fusemix.extract.registry import encoder_label
@@ -97,4 +106,5 @@ def run_latents(
     for modality, given in encoders.items():
         choices = [given] if isinstance(given, str | EncoderChoice) else given
         files[modality] = [latents_path(root, dataset, modality, encoder_label(choice)) for choice in choices]
-    return PairedLatents.load(files)
+    there = {modality: paths for modality, paths in files.items() if paths[0].parent.is_dir()}
+    return there or files

@@ -15,7 +15,7 @@ from jsonargparse import Namespace
 from fusemix.commands.arrays import FROM_ARRAYS, extract_from_arrays
 from fusemix.commands.exits import Exit
 from fusemix.commands.parsing import add_device, command_parser, parse_options, parse_recipe_options
-from fusemix.errors import FusemixError
+from fusemix.errors import FusemixError, nearest
 from fusemix.extract.catalogue import CATALOGUE
 from fusemix.extract.settings import EncoderChoice
 from fusemix.recipe import Recipe
@@ -29,7 +29,7 @@ USAGE = f"""RECIPE [--option VALUE ...]
 
 
 def extract(arguments: Sequence[str]) -> Exit:
-    """Encode what is missing of the recipe's dataset, once per encoder."""
+    """Encode what is missing of the recipe's datasets, once per encoder."""
     if any(argument.partition("=")[0] == FROM_ARRAYS for argument in arguments):
         return extract_from_arrays(arguments)
     parser = command_parser("extract", USAGE, extract.__doc__, Exit.WITH_FAILURES, Exit.TOO_MANY_FAILURES)
@@ -46,39 +46,75 @@ def extract(arguments: Sequence[str]) -> Exit:
     if options.max_failures is not None:
         recipe = replace(recipe, extract=replace(recipe.extract, max_failures=options.max_failures))
     shard = None if options.shard is None else _shard(options.shard)
-    reports = extract_missing(recipe, options, retry_failed=options.retry_failed, shard=shard)[1]
+    recipe, datasets = load_datasets(recipe)
+    reports = extract_missing(recipe, datasets, options, retry_failed=options.retry_failed, shard=shard)
     return Exit.WITH_FAILURES if any(report.failed for report in reports) else Exit.COMPLETE
 
 
+def load_datasets(recipe: Recipe) -> tuple[Recipe, list[Dataset]]:
+    """List the items of the recipe's datasets and say what they are; return the recipe with their names spelled out.
+
+    Raises:
+        FusemixError: where two datasets are called the same, none has a modality that the recipe encodes, or the
+            recipe weighs a dataset that is none of them.
+    """
+    from fusemix.extract.datasets import load_dataset
+
+    datasets = []
+    for choice in recipe.dataset_choices:
+        dataset = load_dataset(choice)
+        datasets.append(dataset)
+        print(dataset.summary(), flush=True)
+        for note in dataset.notes:
+            _note(note)
+    recipe = recipe.named([dataset.name for dataset in datasets])
+    for modality in recipe.encoders:
+        lacking = [dataset for dataset in datasets if modality not in dataset.modalities]
+        if len(lacking) == len(datasets):
+            known = {name for dataset in datasets for name in dataset.modalities}
+            names = ", ".join(repr(dataset.name) for dataset in datasets)
+            of = f"dataset {names} has no" if len(datasets) == 1 else f"none of the datasets {names} has"
+            raise FusemixError(f"{of} {modality!r}: {nearest(modality, known)}")
+        for dataset in lacking:
+            _note(f"{dataset.name} has no {modality}: its items go without")
+    return recipe, datasets
+
+
 def extract_missing(
-    recipe: Recipe, options: Namespace, *, retry_failed: bool = False, shard: tuple[int, int] | None = None
-) -> tuple[Dataset, list[ExtractionReport]]:
-    """Encode what is missing of the recipe's dataset and say what was done.
+    recipe: Recipe,
+    datasets: Sequence[Dataset],
+    options: Namespace,
+    *,
+    retry_failed: bool = False,
+    shard: tuple[int, int] | None = None,
+) -> list[ExtractionReport]:
+    """Encode what is missing of the recipe's datasets and say what was done.
 
     Args:
-        recipe: dataset, encoders, settings.
+        recipe: encoders, settings.
+        datasets: the recipe's; a modality that one of them lacks is skipped.
         options: root and device.
         retry_failed: also try rows again that failed before.
         shard: (i, n) for the i-th of n parts only.
     """
-    from fusemix.extract.datasets import load_dataset
     from fusemix.extract.extraction import extract as run_encoder
     from fusemix.extract.extraction import latents_path
     from fusemix.extract.registry import encoder_label
 
-    dataset = load_dataset(recipe.dataset_choice)
-    print(dataset.summary(), flush=True)
-    for note in dataset.notes:
-        print(f"note: {note}", file=sys.stderr, flush=True)
-    chosen = [(modality, choice) for modality, choices in recipe.encoder_choices.items() for choice in choices]
+    chosen = [
+        (dataset, modality, choice)
+        for dataset in datasets
+        for modality, choices in recipe.encoder_choices.items()
+        if modality in dataset.modalities
+        for choice in choices
+    ]
     # A slip in the last name must not show only after the first encoder's hours.
-    for modality, choice in chosen:
-        dataset[modality]
+    for dataset, modality, choice in chosen:
         path = latents_path(options.root, dataset.name, modality, encoder_label(choice))
         if shard or not path.exists():
             _check_packages(choice)
     reports = []
-    for modality, choice in chosen:
+    for dataset, modality, choice in chosen:
         report = run_encoder(
             dataset,
             modality,
@@ -93,7 +129,7 @@ def extract_missing(
         if report.encoded:
             _warn_of_leaks(report)
         reports.append(report)
-    return dataset, reports
+    return reports
 
 
 def _check_packages(choice: EncoderChoice) -> None:
@@ -112,7 +148,11 @@ def _warn_of_leaks(report: ExtractionReport) -> None:
     from fusemix.latents.inspection import find_duplicates
 
     if shared := find_duplicates(LatentsFile(report.path)).across_splits:
-        print(f"note: {shared} contents of {report.path} lie in more than one split", file=sys.stderr, flush=True)
+        _note(f"{shared} contents of {report.path} lie in more than one split")
+
+
+def _note(text: str) -> None:
+    print(f"note: {text}", file=sys.stderr, flush=True)
 
 
 def merge(arguments: Sequence[str]) -> Exit:

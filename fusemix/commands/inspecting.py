@@ -13,7 +13,7 @@ from jsonargparse import Namespace
 
 from fusemix.commands.exits import Exit
 from fusemix.commands.parsing import add_device, command_parser, parse_options
-from fusemix.errors import FusemixError
+from fusemix.errors import FusemixError, nearest
 from fusemix.extract.settings import DatasetChoice, EncoderChoice
 from fusemix.recipe import load_recipe, recipe_path
 
@@ -140,7 +140,11 @@ def _origin(file: LatentsFile, recipe: str | None) -> tuple[DatasetChoice, Encod
     fitting = choices if len(choices) == 1 else [choice for choice in choices if encoder_label(choice) == label]
     if len(fitting) != 1:
         raise FusemixError(f"the recipe {recipe} has no {file.spec.modality} encoder {label!r}")
-    return named.dataset_choice, fitting[0]
+    datasets = dict(zip(named.dataset_names, named.dataset_choices, strict=True))
+    held = file.provenance.dataset.name
+    if len(datasets) > 1 and held not in datasets:
+        raise FusemixError(f"the recipe {recipe} names no dataset {held!r}: {nearest(held, datasets)}")
+    return datasets.get(held, named.dataset_choices[0]), fitting[0]
 
 
 def _plain(value: object) -> str:

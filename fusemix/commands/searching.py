@@ -24,7 +24,7 @@ def search(arguments: Sequence[str]) -> Exit:
     from fusemix.search import Collection, run_latents
 
     run = load(options.run, options.device)
-    dataset = run.recipe.dataset_name
+    dataset = run.recipe.dataset_names[0]
     latents = run_latents(options.root, dataset, run.recipe.encoder_choices)
     others = [name for name in run.space.modalities if name != options.modality]
     gallery = options.gallery or others[0]

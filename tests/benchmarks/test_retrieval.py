@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pytest
 
 from fusemix.benchmarks.bootstrap import ItemBootstrap
-from fusemix.benchmarks.retrieval import evaluate_retrieval, only_pair, per_query
+from fusemix.benchmarks.retrieval import evaluate_pairs, evaluate_retrieval, measurable_pairs, per_query
 from fusemix.benchmarks.settings import BenchmarkSettings
 from fusemix.errors import FusemixError
 from fusemix.latents.paired import PairedLatents
@@ -146,9 +146,3 @@ def test_latents_of_another_encoder_are_refused(world: PairedLatents) -> None:
     evaluate_retrieval(space, mine, "image", "text", SETTINGS)
     with pytest.raises(FusemixError, match="'mine' / 'other'"):
         evaluate_retrieval(space, other, "image", "text", SETTINGS)
-
-
-def test_only_pair() -> None:
-    assert only_pair(["image", "text"]) == ("image", "text")
-    with pytest.raises(FusemixError, match="image, text, audio"):
-        only_pair(["image", "text", "audio"])

@@ -176,14 +176,17 @@ def test_fewer_items_than_a_step_takes(fused_emoji: FusedEmoji, refusal: Refusal
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--benchmark.split", "tset"], "dataset 'emoji' has no item in the split 'tset'"),
+        (["--benchmark.split", "tset"], "there is no item of the split 'tset' at all in emoji: nothing to measure"),
         (["--dataset", "emojis"], "unknown dataset 'emojis': did you mean 'emoji'?"),
         (["--encoders.text", "minilm"], "unknown encoder 'minilm': did you mean 'minilm-l6-v2'?"),
         (["--encoders", "{image: efficientnet-lite0, txt: minilm-l6-v2}"], "dataset 'emoji' has no 'txt'"),
-        (
-            ["--encoders.audio", "minilm-l6-v2"],
-            "the retrieval benchmark measures two modalities, not image, text, audio",
-        ),
+        (["--encoders.audio", "minilm-l6-v2"], "dataset 'emoji' has no 'audio': choose one of image, text"),
+        (["--encoders", "{image: efficientnet-lite0}"], "fusing takes two modalities or more, not image"),
+        (["--fuse.adapters.txt.depth", "1"], "fuse.adapters.txt: no encoder of 'txt': did you mean 'text'?"),
+        (["--fuse.edges", "[{a: image, b: txt}]"], "edge image-txt: no latents of 'txt': did you mean 'text'?"),
+        (["--fuse.dataset_weights.emojis", "1"], "fuse.dataset_weights.emojis: no such dataset: did you mean 'emoji'?"),
+        (["--fuse.dataset_weights.emoji", "0"], "numbers of at least 0, one of them above 0"),
+        (["--dataset", "[emoji, emoji]"], "dataset: 'emoji' stands twice; give each dataset once"),
         (["--device", "tpu"], "unknown device 'tpu': choose auto, cpu, cuda or cuda:N"),
     ],
 )

@@ -1,39 +1,20 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import yaml
 
+from fusemix.adapters.settings import AdapterSettings
+from fusemix.edge import Edge
 from fusemix.errors import FusemixError
 from fusemix.extract import encoder_names
 from fusemix.extract.settings import DatasetChoice, EncoderChoice
-from fusemix.options import setting_value
 from fusemix.recipe import Recipe, load_recipe, packaged_recipes, recipe_path
 from fusemix.training.settings import FuseSettings
-
-MINIMAL = """
-name: mine
-dataset: emoji
-encoders: {image: efficientnet-lite0, text: minilm-l6-v2}
-"""
-
-FREE = """
-name: free
-dataset: {reader: coco, path: /data/coco, year: 2014}
-encoders:
-  image: dinov2-base
-  text: {name: bge-large, pooling: cls}
-  audio: [htsat, {name: whisper-base, layer: -2}]
-"""
-
-
-def written(folder: Path, text: str) -> Path:
-    path = folder / "mine.yaml"
-    path.write_text(text)
-    return path
+from tests.fusemix.recipes import FREE, MINIMAL, NAMES, SEVERAL, written
 
 
 @pytest.mark.parametrize("name", packaged_recipes())
@@ -59,7 +40,8 @@ def test_a_saved_recipe_spells_every_default_out(tmp_path: Path) -> None:
     load_recipe(written(tmp_path, MINIMAL)).save(tmp_path / "saved.yaml")
     saved = yaml.safe_load((tmp_path / "saved.yaml").read_text())
     assert saved["fuse"]["steps"] == FuseSettings().steps
-    assert set(saved["fuse"]["adapter"]) == {"depth", "expansion", "dropout"}
+    assert saved["fuse"]["micro_batch"] is None
+    assert saved["fuse"]["adapter"] == asdict(AdapterSettings())
 
 
 def test_a_minimal_recipe_has_the_defaults(tmp_path: Path) -> None:
@@ -67,18 +49,9 @@ def test_a_minimal_recipe_has_the_defaults(tmp_path: Path) -> None:
     assert load_recipe(written(tmp_path, MINIMAL)) == Recipe("mine", "emoji", encoders)
 
 
-def test_options_come_after_the_file(tmp_path: Path) -> None:
-    path = written(tmp_path, f"{MINIMAL}fuse: {{steps: 7, adapter: {{depth: 3}}}}")
-    options = ["--fuse.steps", "9", "--fuse.adapter.expansion=2", "--encoders.text", "other", "--name", "yours"]
-    recipe = load_recipe(path, options)
-    assert (recipe.fuse.steps, recipe.fuse.adapter.depth, recipe.fuse.adapter.expansion) == (9, 3, 2)
-    assert recipe.encoders == {"image": "efficientnet-lite0", "text": "other"}
-    assert recipe.name == "yours"
-
-
 def test_dataset_and_encoders_may_have_settings_and_be_several(tmp_path: Path) -> None:
     recipe = load_recipe(written(tmp_path, FREE))
-    assert recipe.dataset_choice == DatasetChoice("coco", "/data/coco", None, {"year": 2014})
+    assert recipe.dataset_choices == [DatasetChoice("coco", "/data/coco", None, {"year": 2014})]
     assert recipe.encoder_choices == {
         "image": [EncoderChoice("dinov2-base")],
         "text": [EncoderChoice("bge-large", {"pooling": "cls"})],
@@ -88,77 +61,64 @@ def test_dataset_and_encoders_may_have_settings_and_be_several(tmp_path: Path) -
     assert load_recipe(tmp_path / "saved.yaml") == recipe
 
 
-def test_free_settings_are_merged_by_options(tmp_path: Path) -> None:
-    options = ["--dataset.path=/mnt/x=y", "--encoders.text.pooling", "mean", "--encoders.image.layer", "-2"]
-    recipe = load_recipe(
-        written(tmp_path, FREE), [*options, "--encoders.text.normalize=true", "--dataset.year", "2017"]
-    )
-    assert recipe.dataset == {"reader": "coco", "path": "/mnt/x=y", "year": 2017}
-    assert recipe.encoders["text"] == {"name": "bge-large", "pooling": "mean", "normalize": True}
-    assert recipe.encoders["image"] == {"name": "dinov2-base", "layer": -2}
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("cls", "cls"),
-        ("-2", -2),
-        ("0.5", 0.5),
-        ("true", True),
-        ("null", None),
-        ('"3"', "3"),
-        ("query: ", "query: "),
-        (" a", " a"),
-        ("2014-01-01", "2014-01-01"),
-        ("[a, 1]", ["a", 1]),
-        ("{a: 1}", {"a": 1}),
-        ("[a", "[a"),
-        ("'", "'"),
-        ("", ""),
-        ("# red", "# red"),
-        ("/data/x: y", "/data/x: y"),
-        ("@", "@"),
-    ],
-)
-def test_a_setting_on_the_command_line_is_what_it_is_in_a_recipe(text: str, value: object) -> None:
-    assert setting_value(text) == value
-    assert type(setting_value(text)) is type(value)
-
-
-@pytest.mark.parametrize(
-    ("options", "dataset"),
-    [
-        (["--dataset", "pairs.csv"], "pairs.csv"),
-        (["--dataset", '{"reader": "folder", "path": "x"}'], {"reader": "folder", "path": "x"}),
-        (
-            ["--dataset", "pairs.csv", "--dataset.delimiter", ";"],
-            {"reader": "manifest", "path": "pairs.csv", "delimiter": ";"},
-        ),
-    ],
-)
-def test_a_dataset_is_replaced_by_an_option(tmp_path: Path, options: list[str], dataset: object) -> None:
-    assert load_recipe(written(tmp_path, FREE), options).dataset == dataset
-
-
-def test_encoders_are_replaced_by_options(tmp_path: Path) -> None:
-    options = ["--encoders.audio", "[htsat, {name: ast}]", "--encoders.text", "{name: e5-base, prompt: 'query: '}"]
-    recipe = load_recipe(written(tmp_path, FREE), [*options, "--encoders.image=timm"])
-    assert recipe.encoders == {
-        "image": "timm",
-        "text": {"name": "e5-base", "prompt": "query: "},
-        "audio": ["htsat", {"name": "ast"}],
-    }
-
-
 def test_the_name_of_a_dataset_is_kept_for_those_who_only_search(tmp_path: Path) -> None:
     recipe = load_recipe(written(tmp_path, MINIMAL), ["--dataset", "data/pairs.csv"])
-    named = recipe.named("pairs")
-    assert named.dataset_name == "pairs"
-    assert named.dataset_choice == replace(recipe.dataset_choice, name="pairs")
+    named = recipe.named(["pairs"])
+    assert named.dataset_names == ["pairs"]
+    assert named.dataset_choices == [replace(recipe.dataset_choices[0], name="pairs")]
     named.save(tmp_path / "saved.yaml")
     assert load_recipe(tmp_path / "saved.yaml") == named
     packaged = load_recipe(written(tmp_path, MINIMAL))
-    assert packaged.named("emoji") == packaged
+    assert packaged.named(["emoji"]) == packaged
+
+
+def test_several_datasets_are_read_named_and_saved(tmp_path: Path) -> None:
+    recipe = load_recipe(written(tmp_path, SEVERAL))
+    assert recipe.dataset_choices == [
+        DatasetChoice("emoji"),
+        DatasetChoice("coco", "/data/coco"),
+        DatasetChoice("manifest", "pairs.csv"),
+        DatasetChoice("folder", "/a", "mine", {"split": "test"}),
+    ]
+    names = ["emoji", "coco", "pairs", "mine"]
+    named = recipe.named(names)
+    assert named.dataset_names == names
+    assert [choice.reader for choice in named.dataset_choices] == ["emoji", "coco", "manifest", "folder"]
+    # A packaged dataset takes no name, so none is written where the reader's own tells it.
+    assert named.dataset_choices[0] == DatasetChoice("emoji")
+    named.save(tmp_path / "saved.yaml")
+    assert load_recipe(tmp_path / "saved.yaml") == named
+    assert load_recipe(written(tmp_path, MINIMAL), ["--dataset", "[emoji, pairs.csv]"]).dataset == (
+        "emoji",
+        "pairs.csv",
+    )
+
+
+def test_two_datasets_that_turn_out_to_have_one_name_are_refused(tmp_path: Path) -> None:
+    recipe = load_recipe(written(tmp_path, MINIMAL), ["--dataset", "[a/pairs.csv, b/pairs.csv]"])
+    with pytest.raises(FusemixError, match="dataset: two are called 'pairs': give each a name of its own, as"):
+        recipe.named(["pairs", "pairs"])
+
+
+def test_weights_of_a_dataset_that_is_none_of_the_recipe_are_refused(tmp_path: Path) -> None:
+    recipe = load_recipe(written(tmp_path, SEVERAL), ["--fuse.dataset_weights.cocoa", "2"])
+    with pytest.raises(FusemixError, match=r"fuse.dataset_weights.cocoa: no such dataset: did you mean 'coco'\?"):
+        recipe.named(["emoji", "coco", "pairs", "mine"])
+
+
+def test_keys_of_free_names_are_read_and_saved(tmp_path: Path) -> None:
+    recipe = load_recipe(written(tmp_path, NAMES))
+    assert recipe.fuse.adapters == {
+        "text": AdapterSettings(kind="gated", depth=2),
+        "image": AdapterSettings("identity"),
+    }
+    assert recipe.fuse.dataset_weights == {"coco": 2.0, "cc3m.v1": 0.5}
+    assert recipe.fuse.edges == (
+        Edge("image", "text", temperature="own"),
+        Edge("audio", "text", 0.5, 0.05, "sigmoid"),
+    )
+    recipe.save(tmp_path / "saved.yaml")
+    assert load_recipe(tmp_path / "saved.yaml") == recipe
 
 
 @pytest.mark.parametrize(
@@ -166,8 +126,24 @@ def test_the_name_of_a_dataset_is_kept_for_those_who_only_search(tmp_path: Path)
     [
         (
             f"{MINIMAL}fuse: {{adapter: {{dept: 3}}}}",
-            "unknown key 'fuse.adapter.dept': did you mean 'fuse.adapter.depth'",
+            "unknown key 'fuse.adapter.dept': did you mean 'depth'?",
         ),
+        (
+            f"{MINIMAL}fuse: {{adapters: {{text: {{kid: linear}}}}}}",
+            "unknown key 'fuse.adapters.text.kid': did you mean 'kind'?",
+        ),
+        (f"{MINIMAL}fuse: {{adapters: {{text: 3}}}}", "'fuse.adapters.text' must hold keys of its own, not 3"),
+        (
+            f"{MINIMAL}fuse: {{adapters: {{text: {{depth: a}}}}}}",
+            "key \"depth\": Expected a <class 'int'>. Got value: a",
+        ),
+        (f"{MINIMAL}fuse: {{dataset_weights: [2]}}", "'fuse.dataset_weights' must hold keys of its own, not [2]"),
+        (f"{MINIMAL}fuse: {{dataset_weights: {{emoji: a}}}}", "Expected a <class 'float'>. Got value: a"),
+        (
+            f"{MINIMAL}fuse: {{edges: [{{a: image, b: text, temp: own}}]}}",
+            "unknown key 'fuse.edges[1].temp': did you mean 'temperature'?",
+        ),
+        (f"{MINIMAL}steps: 3", "unknown key 'steps': did you mean 'fuse.steps'?"),
         (f"{MINIMAL}benchmarks: {{}}", "unknown key 'benchmarks': did you mean 'benchmark'"),
         (f"{MINIMAL}name: yours", "the key 'name' stands twice"),
         (f"{MINIMAL}fuse: {{steps: 1, steps: 2}}", "the key 'steps' stands twice"),
@@ -181,7 +157,7 @@ def test_the_name_of_a_dataset_is_kept_for_those_who_only_search(tmp_path: Path)
         (MINIMAL.replace("name: mine", "name: 3"), "key \"name\": Expected a <class 'str'>. Got value: 3"),
         ("name: mine\ndataset: emoji\nencoders: [a, b]", "encoders: name one for each modality, as {image:"),
         (
-            MINIMAL.replace("dataset: emoji", "dataset: [emoji]"),
+            MINIMAL.replace("dataset: emoji", "dataset: [emoji, [emoji]]"),
             "mine.yaml: a dataset is a name, a manifest file, or",
         ),
         (MINIMAL.replace("text: minilm-l6-v2", "text: 3"), "mine.yaml: encoders.text: an encoder is a name, or"),
@@ -212,6 +188,28 @@ def test_a_wrong_recipe_is_one_line_that_names_file_and_key(tmp_path: Path, text
         (f"{FREE}  video: {{pooling: cls}}", "encoders.video: an encoder is a name, or a mapping with the key name"),
         (f"{FREE}  video: [{{name: 3}}]", "encoders.video: an encoder is a name"),
         (
+            f"{MINIMAL}fuse: {{edges: [{{a: image, b: txt}}]}}",
+            "edge image-txt: no latents of 'txt': did you mean 'text'?",
+        ),
+        (
+            f"{MINIMAL}fuse: {{anchor: images}}",
+            "fuse.anchor is 'images', which has no latents: did you mean 'image'?",
+        ),
+        (
+            f"{MINIMAL}fuse: {{adapters: {{txt: {{depth: 1}}}}}}",
+            "fuse.adapters.txt: no encoder of 'txt': did you mean 'text'?",
+        ),
+        (f"{MINIMAL}fuse: {{dataset_weights: {{a: 0, b: 0}}}}", "numbers of at least 0, one of them above 0"),
+        (MINIMAL.replace("dataset: emoji", "dataset: []"), "dataset: an empty list; give each dataset once"),
+        (
+            MINIMAL.replace("dataset: emoji", "dataset: [emoji, emoji]"),
+            "dataset: 'emoji' stands twice; give each dataset once",
+        ),
+        (
+            SEVERAL.replace("path: /data/coco", "path: /data/coco, name: mine"),
+            "dataset: two are called 'mine': give each a name of its own",
+        ),
+        (
             FREE.replace("reader: coco, ", ""),
             "a dataset is a name, a manifest file, or a mapping with the keys reader",
         ),
@@ -220,31 +218,6 @@ def test_a_wrong_recipe_is_one_line_that_names_file_and_key(tmp_path: Path, text
 def test_a_value_out_of_bounds_is_told_by_its_key(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(FusemixError, match=re.escape(message)):
         load_recipe(written(tmp_path, text))
-
-
-@pytest.mark.parametrize(
-    ("option", "message"),
-    [
-        (["--fuse.step", "3"], "unknown option --fuse.step: did you mean '--fuse.steps'"),
-        (["--recipe", "other.yaml"], "unknown option --recipe: "),
-        (["--fuse.steps", "x"], 'key "fuse.steps": Expected a'),
-        (["--fuse", "3"], 'key "fuse"'),
-        (["--fuse.steps"], "--fuse.steps: expected one argument"),
-        (["--dataset.path"], "option --dataset.path: expected a value"),
-        (
-            ["--encoders.txt.pooling", "cls"],
-            "--encoders.txt.pooling: the recipe has no 'encoders.txt': did you mean 'text'",
-        ),
-        (["--encoders.text", "[a, b]", "--encoders.text.pooling", "cls"], "encoders.text is a list of encoders"),
-        (["--encoders.text", "3", "--encoders.text.name", "[x]"], "encoders.text: an encoder is a name"),
-        (["more"], "unrecognized arguments: more"),
-    ],
-)
-def test_a_wrong_option_is_one_line_that_names_it(tmp_path: Path, option: list[str], message: str) -> None:
-    with pytest.raises(FusemixError) as told:
-        load_recipe(written(tmp_path, MINIMAL), option)
-    assert message in str(told.value)
-    assert "\n" not in str(told.value)
 
 
 @pytest.mark.parametrize(
