@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from argparse import SUPPRESS, Action, ArgumentError
 from collections.abc import Sequence
 from inspect import cleandoc
@@ -19,12 +18,11 @@ class HelpFormatter(DefaultHelpFormatter):
     """Says of an option what it does and its default, not the types of Python."""
 
     def _get_help_string(self, action: Action) -> str:
-        text = super()._get_help_string(action)
-        if action.help and action.required:
-            return f"{action.help} (required)" if action.option_strings else action.help
-        if action.default in (None, False, "", []):
-            text = re.sub(r"( \(|, )default: %\(default\)s\)$", lambda end: ")" if end[1] == ", " else "", text)
-        return text
+        text, default = action.help or "", action.default
+        if action.required:
+            return f"{text} (required)" if action.option_strings else text
+        shown = default is not None and default is not False and default not in (SUPPRESS, "", [], (), {})
+        return f"{text} (default: %(default)s)" if shown else text
 
 
 def summary(text: str | None) -> str:
