@@ -3,7 +3,7 @@
 A reader is a function `read(path, *, name=None, setting=default, ...) -> Dataset`, imported only when it is asked
 for.  It lists items and sources and decodes nothing.  `path` is the file or folder that it reads, `name` what the
 dataset shall be called; all else are settings, and its signature is their only declaration.  A packaged dataset
-needs no path and has no such parameter.
+needs no path: it has no such parameter, or writes there what it makes.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ _READERS = {
     "clotho": "fusemix.extract.datasets.sound_captions:clotho",
     "coco": "fusemix.extract.datasets.karpathy:coco",
     "emoji": "fusemix.extract.datasets.emoji:emoji",
+    "emoji-spoken": "fusemix.extract.datasets.emoji_spoken:emoji_spoken",
     "esc50": "fusemix.extract.datasets.sound_classes:esc50",
     "flickr30k": "fusemix.extract.datasets.karpathy:flickr30k",
     "folder": "fusemix.extract.datasets.folder:read_folder",

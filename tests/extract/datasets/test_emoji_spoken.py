@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fusemix.extract import Dataset, Sources
+from fusemix.extract.datasets import emoji_spoken as module
+from fusemix.extract.datasets import load_dataset
+from fusemix.extract.datasets.emoji import emoji
+from fusemix.extract.datasets.emoji_spoken import VOICES, spoken_names, voice_of
+
+CATS = ["1F638", "1F63A"]
+
+
+@pytest.fixture
+def two_cats(monkeypatch: pytest.MonkeyPatch) -> Dataset:
+    """Let there be two items only, so that two names are spoken."""
+    whole = emoji()
+    rows = [row for row, item in enumerate(whole["text"].items) if item in CATS]
+    captions = Sources([whole["text"].items[row] for row in rows], [whole["text"].values[row] for row in rows], False)
+    small = replace(
+        whole,
+        splits={item: whole.splits[item] for item in CATS},
+        modalities={"image": Sources(CATS, [f"{item}.svg" for item in CATS], are_paths=True), "text": captions},
+    )
+    monkeypatch.setattr(module, "emoji", lambda: small)
+    return small
+
+
+@pytest.fixture
+def silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Speak nothing: 1,914 utterances take a minute."""
+    monkeypatch.setattr(module, "speak_missing", lambda folder, utterances: None)
+
+
+def test_items_splits_pictures_and_captions_are_those_of_emoji(silent: None, tmp_path: Path) -> None:
+    spoken = load_dataset({"reader": "emoji-spoken", "path": str(tmp_path)})
+    assert spoken.name == "emoji-spoken"
+    assert spoken.splits == emoji().splits
+    assert spoken.fingerprint == emoji().fingerprint
+    for modality in ("image", "text"):
+        assert spoken.stamp(modality).manifest == emoji().stamp(modality).manifest
+        assert spoken.source(modality, 7) == emoji().source(modality, 7)
+
+
+def test_each_item_has_one_sound_and_its_place_is_stable(silent: None, tmp_path: Path) -> None:
+    here, there = (load_dataset({"reader": "emoji-spoken", "path": str(tmp_path / name)}) for name in "ab")
+    assert list(here["audio"].items) == list(here.splits)
+    assert Counter(value.partition("/")[0] for value in here["audio"].values).keys() == set(VOICES)
+    assert here.stamp("audio") == there.stamp("audio")
+    assert here.stamp("audio").manifest == "090b3171999c4221"
+    assert there.source("audio", 7) == tmp_path / "b" / there["audio"].values[7]
+
+
+def test_a_voice_belongs_to_an_item_and_each_speaks_its_share() -> None:
+    said = spoken_names(emoji())
+    assert {item: utterance.voice for item, utterance in said.items()} == {item: voice_of(item) for item in said}
+    assert [voice_of(item) for item in CATS] == ["en-gb-scotland+f4", "en+f1"]
+    for split in ("train", "val", "test"):
+        items = [item for item, of in emoji().splits.items() if of == split]
+        counts = Counter(map(voice_of, items))
+        assert set(counts) == set(VOICES)
+        assert min(counts.values()) > len(items) / len(VOICES) / 2
+
+
+def test_what_is_said_is_the_name(two_cats: Dataset) -> None:
+    said = {item: utterance.text for item, utterance in spoken_names(two_cats).items()}
+    assert said == {"1F638": "grinning cat with smiling eyes", "1F63A": "grinning cat"}
+
+
+def test_names_are_spoken_on_first_use_into_the_cache(
+    two_cats: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    spoken = load_dataset("emoji-spoken")
+    folder = tmp_path / "fusemix" / "emoji-spoken"
+    assert f"speak into {folder}: 2/2 utterances" in capsys.readouterr().err
+    assert [spoken.source("audio", row) for row in range(2)] == [
+        folder / voice_of(item) / f"{item}.wav" for item in CATS
+    ]
+    written = {file: file.read_bytes() for file in folder.rglob("*.wav")}
+    assert set(written) == {spoken.source("audio", row) for row in range(2)}
+    load_dataset("emoji-spoken")
+    assert capsys.readouterr().err == ""
+    assert {file: file.read_bytes() for file in folder.rglob("*.wav")} == written
+
+
+def test_the_cache_is_at_home_unless_told(
+    two_cats: Dataset, silent: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert load_dataset("emoji-spoken").source("audio", 0) == (
+        tmp_path / ".cache/fusemix/emoji-spoken" / voice_of(CATS[0]) / f"{CATS[0]}.wav"
+    )
+
+
+def test_who_drew_and_who_speaks_is_named(silent: None, tmp_path: Path) -> None:
+    attribution = load_dataset({"reader": "emoji-spoken", "path": str(tmp_path)}).attribution
+    assert "OpenMoji" in attribution
+    assert "CC BY-SA 4.0" in attribution
+    assert "eSpeak NG" in attribution
