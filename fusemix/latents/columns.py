@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from fusemix.errors import FusemixError
 from fusemix.latents.file import DONE, LatentsFile
+from fusemix.latents.mapped import MappedLatents
 from fusemix.latents.provenance import EncoderSpec, concatenated_spec
 
 ROWS_AT_ONCE = 65536
@@ -36,12 +37,12 @@ class Columns:
     splits: npt.NDArray[np.object_]
     sources: npt.NDArray[np.object_]
     content: npt.NDArray[np.uint64]
-    values: npt.NDArray[Any]
+    values: npt.NDArray[Any] | MappedLatents
     used: Places
     spec: EncoderSpec | None
 
 
-def read_columns(files: Sequence[LatentsFile]) -> Columns:
+def read_columns(files: Sequence[LatentsFile], *, mapped: bool = False) -> Columns:
     """Read the finished rows of a file, or of several files of one modality joined on item and content.
 
     Joined rows lie in the order of the first file.  Those that a file lacks are left out, with a warning that counts
@@ -49,6 +50,8 @@ def read_columns(files: Sequence[LatentsFile]) -> Columns:
 
     Args:
         files: one file or more, of one dataset; their latents are concatenated in this order.
+        mapped: map the latents of a single file instead of reading them.  Concatenated ones lie nowhere as they are
+            needed, so they are read all the same.
 
     Raises:
         FusemixError: where a file has no finished row, two files have no row in common or disagree on a split.
@@ -56,7 +59,8 @@ def read_columns(files: Sequence[LatentsFile]) -> Columns:
     done = [_finished(file) for file in files]
     first = files[0]
     if len(files) == 1:
-        return Columns(first.items, first.splits, first.sources, first.content, first.read(), done[0], first.spec)
+        values = MappedLatents(first) if mapped else first.read()
+        return Columns(first.items, first.splits, first.sources, first.content, values, done[0], first.spec)
     keys = [(file.items[rows], file.content[rows]) for file, rows in zip(files, done, strict=True)]
     places, left_out = matching_rows(keys)
     rows = [of[place] for of, place in zip(done, places, strict=True)]

@@ -7,7 +7,7 @@ so a split is a change of indices and copies no latents.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -21,9 +21,10 @@ from torch import Tensor
 from fusemix.errors import FusemixError, nearest
 from fusemix.latents.columns import Columns, read_columns
 from fusemix.latents.file import LatentsFile
+from fusemix.latents.mapped import MappedLatents
 from fusemix.latents.provenance import DatasetStamp, EncoderSpec, content_hash
 
-FINITE_CHECK_ROWS = 65536
+ELEMENTS_AT_ONCE = 1 << 23
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class ModalityLatents:
     """Rows of one modality.
 
     `values` (R, D) and `content` (R,) int64 lie in the order of the file; `rows` lists those that belong to the
-    items, sorted by item, and `offsets` (I + 1,) tells where each item's rows begin in `rows`.
+    items, sorted by item, and `offsets` (I + 1,) tells where each item's rows begin in `rows`.  Where `mapped` is
+    given, `values` are its: they lie in the file and not in memory.
     """
 
     values: Tensor
@@ -40,6 +42,7 @@ class ModalityLatents:
     rows: Tensor
     offsets: Tensor
     spec: EncoderSpec | None = None
+    mapped: MappedLatents | None = None
 
     @property
     def counts(self) -> Tensor:
@@ -50,6 +53,18 @@ class ModalityLatents:
     def item_of_row(self) -> Tensor:
         """For each entry of `rows`, the position of its item, (len(rows),) int64."""
         return torch.repeat_interleave(torch.arange(len(self.offsets) - 1), self.counts)
+
+    def in_chunks(self, elements: int = ELEMENTS_AT_ONCE) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield all rows with their latents in the order of the file, so many that they have `elements` numbers.
+
+        What was read of a mapped file does not stay in memory.
+        """
+        for rows in self.rows.sort().values.split(max(1, elements // self.values.shape[1])):
+            if self.mapped is not None:
+                self.mapped.check()
+            yield rows, self.values[rows]
+            if self.mapped is not None:
+                self.mapped.release()
 
     def restricted_to(self, positions: Tensor) -> ModalityLatents:
         """Keep the items at increasing `positions`; the latents themselves are shared, not copied."""
@@ -95,22 +110,27 @@ class PairedLatents:
             raise FusemixError(
                 f"dataset {self.dataset.name!r} has no item in the split {name!r} (splits with items: {have})"
             )
-        chosen = torch.from_numpy(positions)
+        return self.at(torch.from_numpy(positions))
+
+    def at(self, positions: Tensor) -> PairedLatents:
+        """Return the items at increasing `positions`; the latents themselves are shared, not copied."""
         return PairedLatents(
-            self.items[positions],
-            self.splits[positions],
-            {name: latents.restricted_to(chosen) for name, latents in self.modalities.items()},
+            self.items[positions.numpy()],
+            self.splits[positions.numpy()],
+            {name: latents.restricted_to(positions) for name, latents in self.modalities.items()},
             self.dataset,
         )
 
     @classmethod
-    def load(cls, files: Mapping[str, Path | str | Sequence[Path | str]]) -> PairedLatents:
+    def load(cls, files: Mapping[str, Path | str | Sequence[Path | str]], *, mapped: bool = False) -> PairedLatents:
         """Read latents files and join the modalities on their items.
 
         Rows that are not done are left out, so an item can lack a modality.
 
         Args:
             files: modality -> latents file, or several whose latents are concatenated: see `read_columns`.
+            mapped: leave latents in their files and map them, for what is larger than the memory; concatenated ones
+                are read all the same.
 
         Raises:
             FusemixError: where a file is of another modality, has no finished row or a latent that is not
@@ -127,7 +147,7 @@ class PairedLatents:
                 if file.spec.modality != modality:
                     raise FusemixError(f"{file.path} holds {file.spec.modality} latents, not {modality}")
         stamp = _one_dataset([file for parts in opened.values() for file in parts])
-        return _join({modality: read_columns(parts) for modality, parts in opened.items()}, stamp)
+        return _join({modality: read_columns(parts, mapped=mapped) for modality, parts in opened.items()}, stamp)
 
     @classmethod
     def from_arrays(
@@ -191,27 +211,28 @@ def _join(columns: Mapping[str, Columns], dataset: DatasetStamp) -> PairedLatent
 
 
 def _by_item(modality: str, columns: Columns, position: Mapping[str, int]) -> ModalityLatents:
-    values = torch.from_numpy(columns.values)
-    _check_finite(modality, values, columns)
+    mapped = columns.values if isinstance(columns.values, MappedLatents) else None
+    values = columns.values.values if isinstance(columns.values, MappedLatents) else torch.from_numpy(columns.values)
     item_of_row = np.array([position[item] for item in columns.items[columns.used]], np.int64)
     order = np.argsort(item_of_row, kind="stable")
     counts = np.bincount(item_of_row, minlength=len(position))
     offsets = np.concatenate([[0], np.cumsum(counts)])
-    return ModalityLatents(
+    latents = ModalityLatents(
         values,
         torch.from_numpy(columns.content.view(np.int64)),
         columns.sources.tolist(),
         torch.from_numpy(columns.used[order]),
         torch.from_numpy(offsets),
         columns.spec,
+        mapped,
     )
+    _check_finite(modality, latents, columns)
+    return latents
 
 
-def _check_finite(modality: str, values: Tensor, columns: Columns) -> None:
-    used = torch.from_numpy(columns.used)
-    for start in range(0, len(used), FINITE_CHECK_ROWS):
-        rows = used[start : start + FINITE_CHECK_ROWS]
-        bad = rows[~torch.isfinite(values[rows]).all(dim=1)]
+def _check_finite(modality: str, latents: ModalityLatents, columns: Columns) -> None:
+    for rows, values in latents.in_chunks():
+        bad = rows[~torch.isfinite(values).all(dim=1)]
         if len(bad):
             row = int(bad[0])
             raise FusemixError(

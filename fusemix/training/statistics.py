@@ -27,8 +27,8 @@ def standardisation(parts: Sequence[ModalityLatents]) -> tuple[Tensor, Tensor]:
     """
     count, mean, squares = 0, torch.zeros(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
     for part in (part for part in parts if len(part.rows)):
-        for rows in part.rows.sort().values.split(max(1, ELEMENTS_AT_ONCE // part.values.shape[1])):
-            chunk = part.values[rows].double()
+        for _, values in part.in_chunks(ELEMENTS_AT_ONCE):
+            chunk = values.double()
             chunk_mean = chunk.mean(0)
             gap, total = chunk_mean - mean, count + len(chunk)
             squares = squares + (chunk - chunk_mean).square_().sum(0) + gap.square() * (count * len(chunk) / total)

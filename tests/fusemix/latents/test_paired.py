@@ -56,12 +56,13 @@ def rows_of(latents: PairedLatents, modality: str) -> Rows:
     return found
 
 
+@pytest.mark.parametrize("mapped", [False, True])
 @pytest.mark.parametrize("seed", range(5))
-def test_files_are_joined_on_their_items_and_split_by_them(tmp_path: Path, seed: int) -> None:
+def test_files_are_joined_on_their_items_and_split_by_them(tmp_path: Path, seed: int, mapped: bool) -> None:
     files, expected = {}, {}
     for number, modality in enumerate(DIMS):
         files[modality], expected[modality] = write(tmp_path, modality, 10 * seed + number)
-    latents = PairedLatents.load(files)
+    latents = PairedLatents.load(files, mapped=mapped)
     assert latents.items.tolist() == sorted(expected["image"].keys() | expected["text"].keys())
     assert len(latents) == len(latents.items)
     for modality in DIMS:
@@ -69,6 +70,7 @@ def test_files_are_joined_on_their_items_and_split_by_them(tmp_path: Path, seed:
         assert latents[modality].spec == encoder(modality, DIMS[modality])
         for name in ("train", "val"):
             part = latents.split(name)
+            assert (part[modality].mapped is not None) == mapped
             assert set(part.splits) == {name}
             mine = {item: rows for item, rows in expected[modality].items() if split_of(item) == name}
             assert rows_of(part, modality) == mine
@@ -79,6 +81,25 @@ def test_files_are_joined_on_their_items_and_split_by_them(tmp_path: Path, seed:
 def test_a_split_copies_no_latents(tmp_path: Path) -> None:
     latents = PairedLatents.load({"image": write(tmp_path, "image", 0)[0]})
     assert latents.split("val")["image"].values.data_ptr() == latents["image"].values.data_ptr()
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_chunks_show_every_row_of_a_split_once_in_the_order_of_the_file(tmp_path: Path, mapped: bool) -> None:
+    part = PairedLatents.load({"image": write(tmp_path, "image", 3)[0]}, mapped=mapped).split("train")["image"]
+    chunks = list(part.in_chunks(elements=7 * DIMS["image"]))
+    assert [len(rows) for rows, _ in chunks[:-1]] == [7] * (len(chunks) - 1)
+    seen = torch.cat([rows for rows, _ in chunks])
+    assert seen.tolist() == sorted(part.rows.tolist())
+    assert torch.equal(torch.cat([values for _, values in chunks]), part.values[seen])
+    # A chunk holds a row at least, however long.
+    assert [len(rows) for rows, _ in part.in_chunks(elements=1)] == [1] * len(seen)
+
+
+def test_items_at_positions_keep_their_rows(tmp_path: Path) -> None:
+    latents = PairedLatents.load({"image": write(tmp_path, "image", 3)[0]})
+    part = latents.at(torch.tensor([1, 4, 5]))
+    assert part.items.tolist() == latents.items[[1, 4, 5]].tolist()
+    assert rows_of(part, "image") == {i: rows for i, rows in rows_of(latents, "image").items() if i in part.items}
 
 
 def test_arrays_are_joined_like_files() -> None:
@@ -171,19 +192,21 @@ def test_a_file_without_a_finished_row_is_refused(tmp_path: Path) -> None:
         PairedLatents.load({"image": tmp_path / "i.h5"})
 
 
-def test_a_latent_that_is_not_finite_is_named_by_row_item_and_source(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mapped", [False, True])
+def test_a_latent_that_is_not_finite_is_named_by_row_item_and_source(tmp_path: Path, mapped: bool) -> None:
     path = store(tmp_path / "i.h5", "image")
     with h5py.File(path, "r+") as file:
         file["latents"][1, 0] = np.nan
     with pytest.raises(FusemixError, match=r"image latent of row 1 \(item 'b', 'b#1'\) is NaN or infinite"):
-        PairedLatents.load({"image": path})
+        PairedLatents.load({"image": path}, mapped=mapped)
 
 
 def test_latents_keep_the_type_of_the_file(tmp_path: Path) -> None:
     assert PairedLatents.load({"image": store(tmp_path / "i.h5", "image")})["image"].values.dtype == torch.float16
 
 
-def test_several_files_of_a_modality_are_concatenated(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mapped", [False, True])
+def test_several_files_of_a_modality_are_concatenated(tmp_path: Path, mapped: bool) -> None:
     stamp = DatasetStamp("toys", "f00d")
     first, second = encoder("audio", 2, name="tagger"), encoder("audio", 3, name="recogniser", pooling="mean")
     whole = np.arange(8.0).reshape(4, 2)
@@ -195,7 +218,9 @@ def test_several_files_of_a_modality_are_concatenated(tmp_path: Path) -> None:
         tmp_path / "2.h5", ["c", "a", "a"], other, second, sources=["w", "y", "x"], dataset=stamp, dtype="float32"
     )
     with pytest.warns(UserWarning, match=r"1 of 4 audio rows are left out: not each of .*1\.h5, .*2\.h5 has them"):
-        latents = PairedLatents.load({"audio": [tmp_path / "1.h5", str(tmp_path / "2.h5")]})
+        latents = PairedLatents.load({"audio": [tmp_path / "1.h5", str(tmp_path / "2.h5")]}, mapped=mapped)
+    # Nowhere do they lie side by side, so they are read even where others would be mapped.
+    assert latents["audio"].mapped is None
     assert latents.items.tolist() == ["a", "c"]
     found = {item: [(row[0], row[1]) for row in rows] for item, rows in rows_of(latents, "audio").items()}
     assert found == {
