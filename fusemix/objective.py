@@ -29,7 +29,7 @@ class Objective:
     Attributes:
         edges: one or more, each between other modalities.
         mask_equal_content: whether items of equal content are left out of each other's negatives; after mixup, items
-            with an equal parent.
+            with an equal parent.  Items that are mixed from one and the same item are left out either way.
 
     Raises:
         FusemixError: where there is no edge, or two join the same modalities.
@@ -97,9 +97,16 @@ class Objective:
         masks = {
             "present_u": batch.present[edge.a],
             "present_v": batch.present[edge.b],
-            "content_u": batch.content[edge.a] if self.mask_equal_content else None,
-            "content_v": batch.content[edge.b] if self.mask_equal_content else None,
+            "content_u": self._told_apart_by(edge.a, batch),
+            "content_v": self._told_apart_by(edge.b, batch),
         }
         if edge.loss == "sigmoid":
             return sigmoid_loss(u, v, log_scale, space.biases[edge.name], **masks)
         return info_nce(u, v, log_scale, **masks)
+
+    def _told_apart_by(self, modality: str, batch: LatentBatch) -> Tensor | None:
+        """Return what makes two items false negatives where they have it in common, (B, P)."""
+        if self.mask_equal_content:
+            return batch.content[modality]
+        # Two mixtures of one item are alike whatever the contents of the data are: the lambda decides how much.
+        return batch.parents if batch.parents.shape[1] > 1 else None

@@ -25,7 +25,7 @@ def make_batch() -> tuple[dict[str, torch.Tensor], LatentBatch]:
     values = {name: torch.nn.functional.normalize(torch.randn(SIZE, 3, generator=rng)) for name in NAMES}
     present = {name: torch.rand(SIZE, generator=rng) < 0.8 for name in NAMES}
     content = {name: torch.randint(SIZE, (SIZE, 2), generator=rng) for name in NAMES}
-    return values, LatentBatch(values, present, torch.arange(SIZE), content)
+    return values, LatentBatch(values, present, torch.arange(SIZE)[:, None], content)
 
 
 def loss_of(a: str, b: str, temperature: float) -> float:
@@ -104,14 +104,14 @@ def latents_with(present: dict[str, Tensor]) -> LatentBatch:
         name: torch.randn(size, 4, generator=rng, dtype=torch.float64) * present[name][:, None] for name in NAMES
     }
     content = {name: torch.randint(2 * size, (size, 2), generator=rng) for name in NAMES}
-    return LatentBatch(values, present, torch.arange(size), content)
+    return LatentBatch(values, present, torch.arange(size)[:, None], content)
 
 
 def only(batch: LatentBatch, chosen: Tensor) -> LatentBatch:
     return LatentBatch(
         {name: value[chosen] for name, value in batch.values.items()},
         {name: mask[chosen] for name, mask in batch.present.items()},
-        batch.items[chosen],
+        batch.parents[chosen],
         {name: hashes[chosen] for name, hashes in batch.content.items()},
     )
 
@@ -174,7 +174,7 @@ def test_unpaired_items_serve_as_negatives_only() -> None:
     scores = image @ text.T / 0.1
     by_row = [scores[k, [0, 1, 3]].logsumexp(0) - scores[k, k] for k in (0, 1)]
     by_column = [scores[[0, 1, 2], k].logsumexp(0) - scores[k, k] for k in (0, 1)]
-    batch = LatentBatch({}, present, torch.arange(4), {name: torch.arange(4) for name in NAMES})
+    batch = LatentBatch({}, present, torch.arange(4)[:, None], {name: torch.arange(4) for name in NAMES})
     losses = {}
     for loss in ("info_nce", "sigmoid"):
         kind: Loss = "sigmoid" if loss == "sigmoid" else "info_nce"
@@ -217,7 +217,7 @@ def test_equal_content_is_masked_after_mixup_unless_switched_off() -> None:
     values, batch = make_batch()
     shared = {name: torch.arange(2 * SIZE).view(SIZE, 2) for name in NAMES}
     shared["text"][1, 1] = shared["text"][0, 0]
-    batch = LatentBatch(values, {name: torch.ones(SIZE, dtype=torch.bool) for name in NAMES}, batch.items, shared)
+    batch = LatentBatch(values, {name: torch.ones(SIZE, dtype=torch.bool) for name in NAMES}, batch.parents, shared)
     space = make_space(shared=0.07)
     scores = values["image"] @ values["text"].T / 0.07
     one_apart = scores.clone()
@@ -232,6 +232,33 @@ def test_equal_content_is_masked_after_mixup_unless_switched_off() -> None:
     assert masked == pytest.approx(reference(one_apart), rel=1e-6)
     assert kept == pytest.approx(reference(scores), rel=1e-6)
     assert masked != pytest.approx(kept, rel=1e-6)
+
+
+def materialised(scores: Tensor, kept: Tensor) -> float:
+    """Return the symmetric InfoNCE over the entries that are kept."""
+    scores, targets = scores.masked_fill(~kept, -torch.inf), torch.arange(SIZE)
+    entropy = torch.nn.functional.cross_entropy
+    return float(entropy(scores, targets) + entropy(scores.T, targets)) / 2
+
+
+def test_mixtures_of_one_item_are_no_negatives_though_equal_content_is() -> None:
+    values, _ = make_batch()
+    rng = torch.Generator().manual_seed(3)
+    present = {name: torch.ones(SIZE, dtype=torch.bool) for name in NAMES}
+    content = {name: torch.zeros(SIZE, 2, dtype=torch.int64) for name in NAMES}
+    scores = values["image"] @ values["text"].T / 0.07
+    space, edges = make_space(shared=0.07), (Edge("image", "text"),)
+    shifted = torch.stack([torch.arange(SIZE), torch.arange(SIZE).roll(-1)], dim=1)
+    for parents in (shifted, torch.randint(SIZE, (SIZE, 2), generator=rng), torch.arange(2 * SIZE).view(2, SIZE).T):
+        batch = LatentBatch(values, present, parents, content)
+        related = (parents[:, None, :, None] == parents[None, :, None, :]).any(dim=(2, 3))
+        kept = ~related | torch.eye(SIZE, dtype=torch.bool)
+        loss = Objective(edges, mask_equal_content=False)(values, batch, space)[0]
+        assert float(loss.detach()) == pytest.approx(materialised(scores, kept), rel=1e-6)
+    # Equal parents of unmixed items say nothing: an item of a dataset may stand there once for each caption.
+    unmixed = LatentBatch(values, present, torch.zeros(SIZE, 1, dtype=torch.int64), content)
+    loss = Objective(edges, mask_equal_content=False)(values, unmixed, space)[0]
+    assert float(loss.detach()) == pytest.approx(materialised(scores, torch.ones(SIZE, SIZE).bool()), rel=1e-6)
 
 
 def test_a_sigmoid_edge_has_its_own_bias_and_honours_the_switch() -> None:

@@ -29,7 +29,7 @@ def make_batch(*names: str, seed: int = 0) -> LatentBatch:
     return LatentBatch(
         {name: torch.randn(SIZE, DIMS[name], generator=rng) for name in names},
         {name: torch.ones(SIZE, dtype=torch.bool) for name in names},
-        torch.arange(SIZE) + SIZE * seed,
+        torch.arange(SIZE)[:, None] + SIZE * seed,
         {name: torch.arange(SIZE)[:, None] + SIZE * seed for name in names},
     )
 
