@@ -169,7 +169,7 @@ def evaluate_pairs(
         FusemixError: where no item of the split has two modalities, or as `evaluate_retrieval`.
     """
     split = latents.split(settings.split)
-    pairs = measurable_pairs(split, space.modalities, trained)
+    pairs = measurable_pairs(split, [name for name in latents.modalities if name in space.modalities], trained)
     if not pairs:
         raise FusemixError(
             f"no item of the split {settings.split!r} of {latents.dataset.name!r} has two of"

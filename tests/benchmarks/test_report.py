@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,21 @@ def test_the_retrieval_table_tells_all_of_a_result() -> None:
     assert "95% intervals by bootstrap over items" in table
 
 
+def test_the_retrieval_table_has_a_block_for_each_pair_and_names_the_emergent() -> None:
+    alone = ORDINARY.directions
+    emergent = tuple(replace(one, name=one.name.replace("text", "sound"), trained=False) for one in alone)
+    table = retrieval_table(replace(ORDINARY, directions=(*alone, *emergent)))
+    assert max(map(len, table.splitlines())) <= WIDTH
+    assert cells(table, "emergent") == [["image to sound", "sound to image"]]
+    for label in ("queries", "gallery rows", "R@1 %", "MRR", "MedR", "chance R@1 %", "tie rate %"):
+        assert len(cells(table, label)) == 2
+    assert "mean recall of what was trained % 64.3 [63.1, 65.5]" in table
+    assert "emergent: between modalities that no edge aligned." in table
+    assert "emergent" not in retrieval_table(ORDINARY)
+    only = retrieval_table(replace(ORDINARY, directions=emergent))
+    assert "mean recall % 64.3 [63.1, 65.5]" in only
+
+
 def test_the_comparison_table_has_a_block_for_each_direction() -> None:
     table = comparison_table(compared(ORDINARY, Interval(0.012, -0.003, 0.03)))
     assert table.splitlines()[0] == "Retrieval on coco, test split: 5000 items, protocol generic"
@@ -98,6 +114,7 @@ def test_json_has_schema_version_benchmark_context_and_result(tmp_path: Path) ->
     assert list(read)[:4] == ["schema_version", "benchmark", "recipe", "machine"]
     assert (read["schema_version"], read["benchmark"], read["machine"]) == (SCHEMA_VERSION, "retrieval", {"cores": 2})
     assert read["directions"][1]["metrics"]["R@1"] == {"value": 0.643, "low": 0.631, "high": 0.6549}
+    assert [direction["trained"] for direction in read["directions"]] == [True, True]
     assert read["mean_recall"]["value"] == 0.643
 
 

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from math import comb
 
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 
+from fusemix.adapters import LinearAdapter
 from fusemix.benchmarks.bootstrap import ItemBootstrap
-from fusemix.benchmarks.retrieval import evaluate_pairs, evaluate_retrieval, measurable_pairs, per_query
+from fusemix.benchmarks.retrieval import (
+    DirectionResult,
+    evaluate_pairs,
+    evaluate_retrieval,
+    measurable_pairs,
+    per_query,
+)
 from fusemix.benchmarks.settings import BenchmarkSettings
 from fusemix.errors import FusemixError
+from fusemix.joint_space import JointSpace
 from fusemix.latents.paired import PairedLatents
 
 from .small_world import encoded_by, identity_space, small_world
@@ -146,3 +156,83 @@ def test_latents_of_another_encoder_are_refused(world: PairedLatents) -> None:
     evaluate_retrieval(space, mine, "image", "text", SETTINGS)
     with pytest.raises(FusemixError, match="'mine' / 'other'"):
         evaluate_retrieval(space, other, "image", "text", SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def three() -> tuple[PairedLatents, JointSpace]:
+    """Return a world of three modalities, no item of which lacks more than one, and a space of all."""
+    rng = np.random.default_rng(3)
+    ids = [f"item{index:02}" for index in range(60)]
+    factors = rng.normal(size=(60, 6))
+    having = {"image": ids[:50], "text": sorted(2 * ids[5:]), "audio": [*ids[:20], *ids[30:]]}
+    latents = {
+        modality: (factors[[int(item[-2:]) for item in items]] + rng.normal(size=(len(items), 6))).astype(np.float32)
+        for modality, items in having.items()
+    }
+    splits = {item: ("test", "train")[index % 2] for index, item in enumerate(ids)}
+    adapters = {modality: LinearAdapter(6, 6) for modality in sorted(having)}
+    for adapter in adapters.values():
+        torch.nn.init.eye_(adapter.linear.weight)
+    return PairedLatents.from_arrays(latents, having, splits, dataset="three"), JointSpace(adapters)
+
+
+def without(latents: PairedLatents, *modalities: str) -> PairedLatents:
+    kept = {name: of for name, of in latents.modalities.items() if name not in modalities}
+    return replace(latents, modalities=kept)
+
+
+def test_all_pairs_have_the_figures_of_each_alone(three: tuple[PairedLatents, JointSpace]) -> None:
+    latents, space = three
+    trained = [("text", "image"), ("audio", "text")]
+    result = evaluate_pairs(space, latents, trained, SETTINGS)
+    expected: list[DirectionResult] = []
+    for a, b in [*trained, ("image", "audio")]:
+        expected += evaluate_retrieval(space, latents, a, b, SETTINGS).directions
+    assert list(result.directions) == [*expected[:4], *(replace(one, trained=False) for one in expected[4:])]
+    assert [one.name for one in result.directions[4:]] == ["image to audio", "audio to image"]
+    recalls = [one.metrics[f"R@{k}"].value for one in result.directions[:4] for k in SETTINGS.k]
+    assert result.mean_recall.value == pytest.approx(np.mean(recalls))
+    assert result.items == 30
+
+
+def test_two_modalities_have_one_pair(world: PairedLatents) -> None:
+    alone = evaluate_retrieval(identity_space(), world, "image", "text", SETTINGS)
+    assert evaluate_pairs(identity_space(), world, [("image", "text")], SETTINGS) == alone
+
+
+def test_pairs_that_no_item_has_are_left_out(three: tuple[PairedLatents, JointSpace]) -> None:
+    latents, space = three
+    no_image = without(latents, "image")
+    result = evaluate_pairs(space, no_image, [("image", "text"), ("image", "audio")], SETTINGS)
+    assert [(one.name, one.trained) for one in result.directions] == [
+        ("text to audio", False),
+        ("audio to text", False),
+    ]
+    # Nothing was trained, so all of it counts.
+    alone = evaluate_retrieval(space, no_image, "text", "audio", SETTINGS)
+    assert result.mean_recall == alone.mean_recall
+    few = latents.at(torch.arange(20, 35))
+    assert measurable_pairs(few, ["image", "text", "audio"], []) == [
+        ("image", "text"),
+        ("image", "audio"),
+        ("text", "audio"),
+    ]
+    assert measurable_pairs(latents.at(torch.arange(5)), ["image", "text", "audio"], [("audio", "text")]) == [
+        ("image", "audio")
+    ]
+
+
+def test_a_split_without_any_pair_is_an_error(three: tuple[PairedLatents, JointSpace]) -> None:
+    latents, space = three
+    alone = without(latents, "image", "text")
+    with pytest.raises(FusemixError, match="no item of the split 'test' of 'three' has two of audio, image, text"):
+        evaluate_pairs(space, alone, [("audio", "text")], SETTINGS)
+
+
+def test_a_modality_that_the_space_does_not_have_is_left_out(three: tuple[PairedLatents, JointSpace]) -> None:
+    latents, space = three
+    two = JointSpace({name: space.adapter(name) for name in ("image", "text")})
+    assert [one.name for one in evaluate_pairs(two, latents, [("image", "text")], SETTINGS).directions] == [
+        "image to text",
+        "text to image",
+    ]
