@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from fusemix.latents.paired import ModalityLatents, PairedLatents
 from fusemix.latents.provenance import DatasetStamp, digest
 from fusemix.randomness import derive_seed, generator
 
+MODALITIES = ("first", "second", "third")
 BLOCK = 8192
 PENALTIES = tuple(10.0**exponent for exponent in range(-2, 5))
 FITTED_ITEMS = 4096
@@ -38,8 +39,8 @@ class SyntheticSettings:
     """Items to choose by."""
     test: int = 2000
     """Items to measure on."""
-    dims: Mapping[str, int] = field(default_factory=lambda: {"first": 128, "second": 96})
-    """Modality -> dimension of its latents."""
+    dims: tuple[int, ...] = (128, 96)
+    """Dimensions of the latents of each modality: `first`, `second` and, if there is one more, `third`."""
     shared: int = 8
     """Factors that all encoders see."""
     private: int = 4
@@ -57,12 +58,12 @@ class SyntheticSettings:
     """Decides encoders and items."""
 
     def __post_init__(self) -> None:
-        narrow = [name for name, dim in self.dims.items() if dim < self.shared + self.private]
+        wide = min(self.dims, default=0) >= self.shared + self.private
         rules = {
             "train": (self.train >= 1, "at least 1"),
             "val": (self.val >= 1, "at least 1"),
             "test": (self.test >= 1, "at least 1"),
-            "dims": (len(self.dims) >= 2 and not narrow, "two or more, none below shared + private"),
+            "dims": (2 <= len(self.dims) <= 3 and wide, "two or three, none below shared + private"),
             "shared": (self.shared >= 1, "at least 1"),
             "private": (self.private >= 0, "at least 0"),
             "blur": (self.blur >= 0, "at least 0"),
@@ -73,6 +74,11 @@ class SyntheticSettings:
         for name, (valid, bounds) in rules.items():
             if not valid:
                 raise FusemixError(f"synthetic.{name} is {getattr(self, name)}: it must be {bounds}")
+
+    @property
+    def modalities(self) -> dict[str, int]:
+        """Modality -> dimension of its latents."""
+        return dict(zip(MODALITIES, self.dims, strict=False))
 
     @property
     def items(self) -> int:
@@ -108,7 +114,7 @@ class SyntheticWorld:
 
     def __init__(self, settings: SyntheticSettings) -> None:
         self.settings = settings
-        self._encoders = {name: _Encoder(name, dim, settings) for name, dim in settings.dims.items()}
+        self._encoders = {name: _Encoder(name, dim, settings) for name, dim in settings.modalities.items()}
 
     def items(self, start: int, stop: int) -> SyntheticItems:
         """Return the items from `start` to before `stop`, the same in whatever pieces they are asked for."""
@@ -182,7 +188,7 @@ def synthetic_latents(settings: SyntheticSettings) -> PairedLatents:
     has = torch.cat([world.presence(number) for number in range(math.ceil(settings.items / BLOCK))])[: settings.items]
     has[:complete] = True
     modalities = {}
-    for column, (name, dim) in enumerate(settings.dims.items()):
+    for column, (name, dim) in enumerate(settings.modalities.items()):
         offsets = torch.cat([torch.zeros(1, dtype=torch.int64), has[:, column].cumsum(0)])
         modalities[name] = torch.empty(int(offsets[-1]), dim, dtype=torch.float16), offsets
     for block, inside in _blocks(world):
@@ -226,7 +232,7 @@ def recovery(world: SyntheticWorld, encode: Callable[[str, Tensor], Tensor] | No
     """
     parts = [world.split("train", FITTED_ITEMS), world.split("val"), world.split("test")]
     found = {}
-    for name in world.settings.dims:
+    for name in world.settings.modalities:
         # In float16 as they are stored, so that latents are read as an adapter gets them.
         given = [part.latents[name].half().float() for part in parts]
         features = [encode(name, latents) if encode is not None else latents for latents in given]

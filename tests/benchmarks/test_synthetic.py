@@ -22,9 +22,7 @@ from fusemix.benchmarks.synthetic import (
 from fusemix.errors import FusemixError
 from fusemix.retrieval import ranks, recall_at
 
-SMALL = SyntheticSettings(
-    train=600, val=200, test=300, dims={"first": 40, "second": 30}, shared=4, private=3, frequency=1.0
-)
+SMALL = SyntheticSettings(train=600, val=200, test=300, dims=(40, 30), shared=4, private=3, frequency=1.0)
 # More than a block of items, so that boundaries are crossed.
 LARGE = replace(SMALL, train=BLOCK, missing=0.3)
 
@@ -44,7 +42,7 @@ def joined(parts: list[SyntheticItems]) -> list[Tensor]:
 
 def test_a_world_follows_from_its_seed() -> None:
     once, again, other = (synthetic_latents(replace(SMALL, seed=seed)) for seed in (0, 0, 1))
-    for name in SMALL.dims:
+    for name in SMALL.modalities:
         assert torch.equal(once[name].values, again[name].values)
         assert not torch.equal(once[name].values, other[name].values)
     assert once.dataset == again.dataset != other.dataset
@@ -66,17 +64,17 @@ def test_a_larger_training_split_holds_the_smaller_one() -> None:
 
 
 def test_a_third_modality_leaves_the_others_as_they_are() -> None:
-    three = SyntheticWorld(replace(SMALL, dims={**SMALL.dims, "third": 20})).items(0, 50)
+    three = SyntheticWorld(replace(SMALL, dims=(40, 30, 20))).items(0, 50)
     two = SyntheticWorld(SMALL).items(0, 50)
     assert three.latents["third"].shape == (50, 20)
-    for name in SMALL.dims:
+    for name in SMALL.modalities:
         assert torch.equal(three.latents[name], two.latents[name])
 
 
 def test_latents_are_those_of_the_items_that_have_the_modality() -> None:
     latents, items = synthetic_latents(LARGE), SyntheticWorld(LARGE).items(0, LARGE.items)
     complete = LARGE.test + LARGE.val
-    for name in LARGE.dims:
+    for name in LARGE.modalities:
         has = items.present[name].clone()
         has[:complete] = True
         modality = latents[name]
@@ -84,15 +82,15 @@ def test_latents_are_those_of_the_items_that_have_the_modality() -> None:
         assert modality.values.dtype == torch.float16
         assert torch.equal(modality.values[modality.rows], items.latents[name][has].half())
         assert modality.sources == latents.items[has.numpy()].tolist()
-    contents = torch.cat([latents[name].content for name in LARGE.dims])
+    contents = torch.cat([latents[name].content for name in LARGE.modalities])
     assert len(contents.unique()) == len(contents)
     assert sorted(latents.items) == latents.items.tolist()
     assert [len(latents.split(split)) for split in ("test", "val", "train")] == [300, 200, BLOCK]
 
 
 def test_training_items_lack_modalities_with_the_given_probability() -> None:
-    train = synthetic_latents(replace(LARGE, dims={"a": 8, "b": 8, "c": 8}, missing=0.5)).split("train")
-    has = torch.stack([train[name].counts for name in "abc"]).bool()
+    train = synthetic_latents(replace(LARGE, dims=(8, 8, 8), missing=0.5)).split("train")
+    has = torch.stack([train[name].counts for name in ("first", "second", "third")]).bool()
     assert has.any(dim=0).all()
     # One of three, chosen at random, is always there; the others are with a probability of a half.
     assert has.float().mean(dim=1).tolist() == pytest.approx([2 / 3] * 3, abs=0.02)
@@ -110,7 +108,7 @@ def test_factors_are_as_they_are_told() -> None:
     items = SyntheticWorld(replace(SMALL, blur=0.5)).items(0, 2 * BLOCK)
     everything = torch.cat([items.shared, *items.private.values()], dim=1)
     torch.testing.assert_close(torch.cov(everything.T), torch.eye(10), atol=0.05, rtol=0)
-    for name in SMALL.dims:
+    for name in SMALL.modalities:
         added = items.seen[name] - items.shared
         assert float(added.std()) == pytest.approx(0.5, rel=0.03)
         assert float(items.latents[name].std()) == pytest.approx(1, rel=0.05)
@@ -122,7 +120,7 @@ def test_an_oracle_recovers_the_shared_factors_but_not_from_private_ones() -> No
     parts = [world.split(name) for name in ("train", "val", "test")]
     shared = [part.shared for part in parts]
     blur = world.settings.blur
-    for name in SMALL.dims:
+    for name in SMALL.modalities:
         assert linear_r2([part.seen[name] for part in parts], shared) == pytest.approx(1 / (1 + blur**2), abs=0.01)
         assert abs(linear_r2([part.private[name] for part in parts], shared)) < 0.01
         # Who knows the encoder can undo it: its sines, turned back, and the phases of what it saw.
@@ -138,7 +136,7 @@ def test_slow_sines_are_read_linearly_and_fast_ones_are_not() -> None:
     slow, fast = (
         recovery(SyntheticWorld(replace(SMALL, train=2000, blur=0.0, noise=0.0, frequency=f))) for f in (0.2, 3.0)
     )
-    for name in SMALL.dims:
+    for name in SMALL.modalities:
         assert slow[name].shared > 0.99
         assert slow[name].private > 0.99
         assert fast[name].shared < 0.4
@@ -189,8 +187,8 @@ def test_linear_r2_is_that_of_ridge_regression() -> None:
     [
         ({"train": 0}, "synthetic.train is 0: it must be at least 1"),
         ({"missing": 1.0}, "synthetic.missing is 1.0"),
-        ({"dims": {"first": 40}}, "two or more"),
-        ({"dims": {"first": 40, "second": 6}}, "none below shared"),
+        ({"dims": (40,)}, "two or three"),
+        ({"dims": (40, 6)}, "none below shared"),
         ({"frequency": 0.0}, "synthetic.frequency is 0.0: it must be above 0"),
     ],
 )
