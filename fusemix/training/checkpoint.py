@@ -7,16 +7,17 @@ scaler, the step, and what validation has seen so far.
 from __future__ import annotations
 
 import io
-import json
 import pickle
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from fusemix.errors import FusemixError, first_line
-from fusemix.files import explaining_os_errors, replacing
+from fusemix.files import replacing
 
 FORMAT_VERSION = 1
 # What reading a file that is broken, or something else altogether, raises.
@@ -32,7 +33,18 @@ class TrainingState:
     best_step: int = -1
     stale: int = 0
     finished: bool = False
-    skipped: int = 0
+
+    def accept(self, changed: Iterable[str], steps: int) -> None:
+        """Go on with other settings.
+
+        Args:
+            changed: the differences, as `changes` tells them.
+            steps: how many there are to be now.
+        """
+        self.stale, self.finished = 0, self.step >= steps
+        if not all(change.startswith("fuse.") for change in changed):
+            # What was measured on other data or other edges cannot be compared with what comes.
+            self.best_mrr = -1.0
 
 
 def save_state(path: Path, state: TrainingState, tensors: dict[str, Any], settings: dict[str, Any]) -> None:
@@ -41,7 +53,7 @@ def save_state(path: Path, state: TrainingState, tensors: dict[str, Any], settin
     Args:
         path: `training_state.pt` of the run.
         state: counters.
-        tensors: state dicts of the joint space, the optimiser and the scaler, by name.
+        tensors: the learner's state, and the weights that validated best.
         settings: what the run was started with, as `identity` gives it.
     """
     with replacing(path) as temporary:
@@ -90,49 +102,40 @@ def identity(settings: Any, inputs: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def check_same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return each difference between two identities: `fuse.seed was 0, now 3`."""
+    return [
+        f"{key} was {before.get(key)!r}, now {now.get(key)!r}"
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key)
+    ]
+
+
+def check_same(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
     """Refuse to continue a run with other settings or data.
 
     Raises:
         FusemixError: naming each difference and the ways on.
     """
-    changed = [
-        f"{key} was {before.get(key)!r}, now {now.get(key)!r}"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key)
-    ]
-    if changed:
+    if changed := changes(before, now):
         raise FusemixError(
             f"{folder} was started with other settings ({'; '.join(changed)}): train under another name with --run,"
-            " or start this one anew with --restart"
+            " start this one anew with --restart, or go on from its weights with --accept-changes"
         )
 
 
-class MetricsLog:
-    """`metrics.jsonl`: one JSON object a line, in the order of steps.
+def load_weights(space: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Give a joint space the weights that a run saved.
 
-    Args:
-        path: the file.
-        resume_at: step at which the run goes on; later lines, of steps that a killed run will do again, are dropped.
+    Raises:
+        FusemixError: where a weight is missing, or of another shape.
     """
-
-    def __init__(self, path: Path, resume_at: int) -> None:
-        self.path = path
-        if path.is_file():
-            lines = [line for line in path.read_text().splitlines() if _step_of(line) < resume_at]
-            with replacing(path) as temporary:
-                temporary.write_text("".join(f"{line}\n" for line in lines))
-
-    def write(self, **figures: Any) -> None:
-        """Append a line."""
-        with explaining_os_errors(self.path):
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a") as file:
-                file.write(json.dumps(figures) + "\n")
-
-
-def _step_of(line: str) -> float:
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError):
-        return float("inf")
+    has = {name: tuple(weight.shape) for name, weight in weights.items()}
+    needs = {name: tuple(weight.shape) for name, weight in space.state_dict().items()}
+    if unfit := changes(has, needs):
+        more = f" and {len(unfit) - 1} more" if len(unfit) > 1 else ""
+        raise FusemixError(
+            f"the weights in {path} do not fit these adapters and edges ({unfit[0]}{more}): train under another name"
+            " with --run, or start this one anew with --restart"
+        )
+    space.load_state_dict(weights)

@@ -7,177 +7,190 @@ directions on the validation split; the test split is never read here.
 
 from __future__ import annotations
 
-import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from fusemix.adapters.mlp import MLPAdapter
-from fusemix.batch import BatchSource, LatentBatch, one_pair_a_row
-from fusemix.device import adapter_dtype, resolve_device
-from fusemix.edge import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE
-from fusemix.errors import FusemixError
+from fusemix.device import resolve_device
+from fusemix.errors import FusemixError, nearest
 from fusemix.joint_space import JointSpace
 from fusemix.latents.paired import PairedLatents
-from fusemix.mixing import draw_lambda, halves, mixup
 from fusemix.objective import Objective
 from fusemix.progress import Progress
-from fusemix.randomness import derive_seed
-from fusemix.training.checkpoint import MetricsLog, TrainingState, check_same, identity, load_state, save_state
-from fusemix.training.schedule import learning_rate, make_optimizer
+from fusemix.training.checkpoint import TrainingState, changes, check_same, identity, load_state, save_state
+from fusemix.training.feeding import Feed, Feeder
+from fusemix.training.learner import Learner, NotFiniteError
+from fusemix.training.monitor import Monitor
 from fusemix.training.settings import FuseSettings
-from fusemix.training.statistics import standardisation
-from fusemix.training.validation import Validation
+from fusemix.training.size import step_size
+from fusemix.training.space import fresh_space
+from fusemix.training.validation import Validation, has_pair
+
+Callback = Callable[[int, Mapping[str, float]], bool | None]
 
 
 def fuse(
-    latents: PairedLatents,
+    latents: PairedLatents | Sequence[PairedLatents],
     settings: FuseSettings,
     *,
     objective: Objective | None = None,
     run: Path | str | None = None,
     device: str = "auto",
-    on_validation: Callable[[int, Mapping[str, float]], None] | None = None,
+    on_step: Callback | None = None,
+    on_validation: Callback | None = None,
+    accept_changes: bool = False,
 ) -> JointSpace:
     """Train one adapter per modality and return the joint space that validated best.
 
     Args:
-        latents: items with the splits `train` and `val`; a modality that no edge names is left out.
+        latents: items with the splits `train` and `val`, of one dataset or of several, of which some may have only
+            one of these splits or lack a modality; a modality that no edge names is left out.
         settings: edges, shape of the adapters, batches, optimiser, seed.
         objective: which pairs of modalities to align and how, instead of what the settings say of it.
         run: folder for checkpoints and `metrics.jsonl`; a run that is there already goes on, and a finished one is
             only loaded.  Without a folder nothing is written.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        on_validation: called with the step and the figures of each validation.
+        on_step: called after each step with the number of steps done and its figures, as in `metrics.jsonl`.  Where
+            it returns True, training stops: the run is saved, the same call goes on with it later, and the best joint
+            space so far is returned, after a validation if there was none yet.
+        on_validation: the same after each validation, with its figures too.
+        accept_changes: go on with a run of other settings from the weights that it has, instead of refusing it.
 
     Returns:
         The joint space with the best mean reciprocal rank on the validation split, on the CPU.
 
     Raises:
         FusemixError: for too few items, an empty split, an edge or an anchor without latents, edges without a pair, a
-            run of other settings, or a loss that is not finite.
+            precision that the device lacks, a run of other settings, a broken checkpoint, or a loss or gradients that
+            are not finite.
     """
-    if len(latents.modalities) < 2:
-        raise FusemixError(f"fusing takes two modalities or more, not {sorted(latents.modalities)}")
-    objective = objective or Objective(settings.edges_between(latents.modalities), settings.mask_equal_content)
+    datasets = [latents] if isinstance(latents, PairedLatents) else list(latents)
+    names = list(dict.fromkeys(name for dataset in datasets for name in dataset.modalities))
+    if len(names) < 2:
+        raise FusemixError(f"fusing takes two modalities or more, not {sorted(names)}")
+    objective = objective or Objective(settings.edges_between(names), settings.mask_equal_content)
+    for name in objective.modalities:
+        if name not in names:
+            raise FusemixError(f"no latents of modality {name!r}: {nearest(name, names)}")
+    for name in sorted(set(names) - set(objective.modalities)):
+        print(f"{name}: no edge names it, so it gets no adapter", file=sys.stderr, flush=True)
     trainer = _Trainer(
-        _only(latents, objective.modalities),
+        [_only(dataset, objective.modalities) for dataset in datasets],
         settings,
         objective,
         Path(run) if run is not None else None,
         resolve_device(device),
     )
-    return trainer.train(on_validation)
+    trainer.resume(accept_changes=accept_changes)
+    return trainer.train(on_step, on_validation)
 
 
 class _Trainer:
     def __init__(
         self,
-        latents: PairedLatents,
+        datasets: Sequence[PairedLatents],
         settings: FuseSettings,
         objective: Objective,
         run: Path | None,
         device: torch.device,
     ) -> None:
-        self.settings, self.objective, self.run, self.device = settings, objective, run, device
-        train = latents.split("train")
+        self.settings, self.run, self.device = settings, run, device
+        train, val = _split(datasets, "train"), _split(datasets, "val")
         _check_pairs(train, objective)
-        items_per_step = settings.batch_size * (2 if settings.mixup == "halves" else 1)
-        drawn = one_pair_a_row(train) if settings.captions == "all" else train
-        self.batches = BatchSource(drawn, items_per_step, settings.seed)
-        self.validation = Validation(latents.split("val"), objective.edges)
-        self.space = _fresh_space(train, settings, objective).to(device)
-        self.optimizer = make_optimizer(self.space, settings)
-        self.dtype = adapter_dtype(device)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
+        self.validation = Validation(val, objective.edges)
+        space = fresh_space(train, settings, objective)
+        self.feeder = Feeder(train, settings, device)
+        self.learner = Learner(space, objective, settings, device, self.feeder.item_ids)
+        self.size = step_size(space, objective, settings)
         self.state = TrainingState()
+        self.saved_at: int | None = None
         self.best: dict[str, Tensor] = {}
+        self.changed: list[str] = []
         self.identity = identity(
-            # The objective is told as a whole, whether the settings or the caller gave it.
-            replace(settings, edges=(), anchor=None, mask_equal_content=True),
+            # The objective is told as a whole, whether the settings or the caller gave it, and where latents wait
+            # changes no number.
+            replace(settings, edges=(), anchor=None, mask_equal_content=True, residency="auto"),
             {
-                "dataset": latents.dataset.fingerprint or latents.dataset.name,
+                "dataset": ", ".join(part.dataset.fingerprint or part.dataset.name for part in datasets),
                 "edges": str(objective),
-                **{f"encoder of {m}": asdict(v.spec) if v.spec else "" for m, v in latents.modalities.items()},
+                **{f"encoder of {name}": asdict(spec) if spec else "" for name, spec in space.specs.items()},
             },
         )
-        self._resume()
 
-    def train(self, on_validation: Callable[[int, Mapping[str, float]], None] | None) -> JointSpace:
-        """Run the steps that are left and return the best joint space."""
-        if self.state.finished:
-            print(f"{self.run}: complete, {self.state.step} steps, best at {self.state.best_step}", flush=True)
+    def train(self, on_step: Callback | None, on_validation: Callback | None) -> JointSpace:
+        """Run the steps that are left, or as many as the callbacks allow, and return the best joint space."""
+        state, steps = self.state, self.settings.steps
+        if state.finished:
+            print(f"{self.run}: complete, {state.step} steps, best at {state.best_step}", flush=True)
             return self._best_space()
-        settings, state = self.settings, self.state
-        log = MetricsLog(self.run / "metrics.jsonl", state.step) if self.run else None
-        with Progress(settings.steps, "fuse", "steps", state.step) as progress:
-            while not state.finished:
-                step = state.step
-                figures = self._step(step)
-                state.step += 1
-                if state.step % settings.validate_every == 0 or state.step == settings.steps:
-                    validated = self._validate()
-                    figures.update(validated)
-                    if on_validation is not None:
-                        on_validation(state.step, validated)
+        print(f"{self.feeder}\n{self.size}\n{self.learner}", file=sys.stderr, flush=True)
+        with (
+            Progress(steps, "fuse", "steps", state.step) as progress,
+            Monitor(self.run, state.step, self.device) as monitor,
+        ):
+            for feed in self.feeder.steps(state.step, steps):
+                figures = self._step(feed)
+                figures.update(monitor.measured(len(feed.batch)))
+                stop = bool(on_step and on_step(state.step, figures))
+                due = state.step % self.settings.validate_every == 0 or state.step == steps
+                if due or (stop and not self.best):
+                    figures.update(self._validate())
+                    monitor.warn_of(state.step, figures)
                     progress.note(_describe(state, figures))
-                progress.advance(1, f"loss {figures['loss']:.3f}, tau {self._mean_temperature():.4f}")
-                if log is not None:
-                    log.write(step=step, **figures)
-                if "mrr" in figures:
+                    stop |= bool(on_validation and on_validation(state.step, figures))
+                tau = self.learner.mean_temperature(figures)
+                progress.advance(1, f"loss {figures['loss']:.3f}, tau {tau:.4f}")
+                monitor.write(state.step - 1, figures, self.changed)
+                self.changed = []
+                if "mrr" in figures or stop:
                     self._save()
+                    monitor.flush()
+                if stop or state.finished:
+                    break
+                monitor.begin()
         return self._best_space()
 
-    def _best_space(self) -> JointSpace:
-        self.space.load_state_dict(self.best)
-        return self.space.cpu().eval()
+    def resume(self, *, accept_changes: bool) -> None:
+        """Go on where the run's checkpoint stands, if there is one."""
+        path = self.run / "training_state.pt" if self.run else None
+        saved = load_state(path) if path else None
+        if saved is None or path is None:
+            return
+        self.state, tensors, before = saved
+        # A setting that the run's version did not have yet stood at its default.
+        before = {**identity(FuseSettings(), {}), **before}
+        if not accept_changes:
+            check_same(before, self.identity, path.parent)
+        self.learner.restore(tensors, path)
+        self.best, self.saved_at = tensors["best"], self.state.step
+        self.changed = changes(before, self.identity)
+        if self.changed:
+            told = f"goes on at step {self.state.step} with other settings: {'; '.join(self.changed)}"
+            print(f"{self.run} {told}", file=sys.stderr, flush=True)
+            self.state.accept(self.changed, self.settings.steps)
 
-    def _step(self, step: int) -> dict[str, float]:
-        rate = learning_rate(step, self.settings)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        batch, lam = self._batch(step)
-        self.space.train()
-        with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
-            torch.manual_seed(derive_seed(self.settings.seed, "dropout", step))
-            with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-                embeddings = {name: self.space(name, batch.values[name]) for name in self.space.modalities}
-            loss, edges = self.objective(embeddings, batch, self.space)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            self._stop_at_bad_loss(step, value, batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
-        before = self.scaler.get_scale()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.state.skipped += int(self.scaler.get_scale() < before)
-        self.space.clamp_temperatures(LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE)
-        figures = {"loss": value, "learning_rate": rate, "lambda": lam}
-        figures.update({f"loss/{name}": float(part.detach()) for name, part in edges.items()})
-        figures.update({f"temperature/{name}": self.space.temperature(name) for name in self.space.log_scales})
-        figures.update({f"bias/{name}": float(bias.detach()) for name, bias in self.space.biases.items()})
+    def _step(self, feed: Feed) -> dict[str, float]:
+        try:
+            figures = self.learner.step(self.state.step, feed)
+        except NotFiniteError as error:
+            saved = self.saved_at
+            kept = "no checkpoint was written" if saved is None else f"the checkpoint of step {saved} is kept"
+            raise FusemixError(
+                f"{error}; {kept}: lower fuse.learning_rate, with which --accept-changes goes on, or look for broken"
+                " latents"
+            ) from error
+        self.state.step += 1
         return figures
 
-    def _batch(self, step: int) -> tuple[LatentBatch, float]:
-        batch = self.batches.batch(step).to(self.device)
-        if self.settings.mixup == "none":
-            return batch, 1.0
-        lam = draw_lambda(self.settings.mixup_alpha, derive_seed(self.settings.seed, "lambda", step))
-        first, second = halves(batch)
-        return mixup(first, second, lam), lam
-
     def _validate(self) -> dict[str, float]:
-        figures = self.validation(self.space)
-        state = self.state
+        figures, state = self.validation(self.learner.space), self.state
         if figures["mrr"] > state.best_mrr:
             state.best_mrr, state.best_step, state.stale = figures["mrr"], state.step, 0
-            self.best = {key: value.detach().cpu().clone() for key, value in self.space.state_dict().items()}
+            self.best = self.learner.weights()
         else:
             state.stale += 1
         state.finished = state.step >= self.settings.steps or state.stale >= self.settings.patience
@@ -188,65 +201,36 @@ class _Trainer:
             return
         # The joint space goes first: a kill between the two writes repeats steps, which give the same numbers.
         if self.state.best_step == self.state.step:
-            self.space.save(self.run / "joint_space")
-        tensors = {
-            "space": self.space.state_dict(),
-            "best": self.best,
-            "optimizer": self.optimizer.state_dict(),
-            "scaler": self.scaler.state_dict(),
-        }
+            self.learner.space.save(self.run / "joint_space")
+        tensors = {**self.learner.state(), "best": self.best}
         save_state(self.run / "training_state.pt", self.state, tensors, self.identity)
+        self.saved_at = self.state.step
 
-    def _resume(self) -> None:
-        saved = load_state(self.run / "training_state.pt") if self.run else None
-        if saved is None or self.run is None:
-            return
-        self.state, tensors, before = saved
-        # A setting that the run's version did not have yet stood at its default.
-        check_same({**identity(FuseSettings(), {}), **before}, self.identity, self.run)
-        self.space.load_state_dict(tensors["space"])
-        self.optimizer.load_state_dict(tensors["optimizer"])
-        self.scaler.load_state_dict(tensors["scaler"])
-        self.best = tensors["best"]
-
-    def _mean_temperature(self) -> float:
-        taus = [self.objective.temperature(edge, self.space) for edge in self.objective.edges]
-        return sum(taus) / len(taus)
-
-    def _stop_at_bad_loss(self, step: int, loss: float, batch: LatentBatch) -> None:
-        norms = {name: f"{float(v.norm(dim=1).max()):.3g}" for name, v in batch.values.items()}
-        kept = f"the checkpoint of step {self.state.best_step} is kept" if self.best else "no checkpoint was written"
-        raise FusemixError(
-            f"the loss of step {step} is {loss} (temperature {self._mean_temperature():.4g}, largest latent"
-            f" norms {norms}); {kept}: lower fuse.learning_rate or look for broken latents"
-        )
+    def _best_space(self) -> JointSpace:
+        self.learner.space.load_state_dict(self.best)
+        return self.learner.space.cpu().eval()
 
 
-def _fresh_space(train: PairedLatents, settings: FuseSettings, objective: Objective) -> JointSpace:
-    adapters = {}
-    with torch.random.fork_rng(devices=[]):
-        for name, modality in sorted(train.modalities.items()):
-            torch.manual_seed(derive_seed(settings.seed, "weights", name))
-            shape = settings.adapter
-            dim = modality.values.shape[1]
-            adapter = MLPAdapter(dim, settings.joint_dim, shape.depth, shape.expansion, shape.dropout)
-            adapter.standardise_by(*standardisation([modality]))
-            adapters[name] = adapter
-    specs = {name: modality.spec for name, modality in train.modalities.items()}
-    temperatures = dict.fromkeys(objective.temperatures, settings.temperature)
-    return JointSpace(adapters, temperatures, specs, dict.fromkeys(objective.biases, settings.bias))
-
-
-def _only(latents: PairedLatents, modalities: list[str]) -> PairedLatents:
+def _only(latents: PairedLatents, modalities: Sequence[str]) -> PairedLatents:
     """Leave out the modalities that no edge names: their adapters would stay as they were drawn."""
-    chosen = {name: latents[name] for name in modalities}
-    for name in sorted(latents.modalities.keys() - chosen.keys()):
-        print(f"{name}: no edge names it, so it gets no adapter", file=sys.stderr, flush=True)
-    return replace(latents, modalities={name: latents[name] for name in latents.modalities if name in chosen})
+    return replace(
+        latents, modalities={name: rows for name, rows in latents.modalities.items() if name in modalities}
+    )
 
 
-def _check_pairs(train: PairedLatents, objective: Objective) -> None:
-    if not any(bool((train[e.a].counts.bool() & train[e.b].counts.bool()).any()) for e in objective.edges):
+def _split(datasets: Sequence[PairedLatents], name: str) -> list[PairedLatents]:
+    parts = [latents.split(name) for latents in datasets if bool((latents.splits == name).any())]
+    if not parts:
+        have = "; ".join(f"{part.dataset.name}: {', '.join(sorted(set(part.splits)))}" for part in datasets)
+        raise FusemixError(
+            f"no item in the split {name!r}: training takes train and val, to learn from the one and select by the"
+            f" other, and there are ({have})"
+        )
+    return parts
+
+
+def _check_pairs(train: Sequence[PairedLatents], objective: Objective) -> None:
+    if not any(has_pair(latents, edge) for latents in train for edge in objective.edges):
         names = ", ".join(edge.name for edge in objective.edges)
         raise FusemixError(
             f"no item of the training split has both modalities of an edge ({names}): nothing to train on; look"
@@ -254,7 +238,7 @@ def _check_pairs(train: PairedLatents, objective: Objective) -> None:
         )
 
 
-def _describe(state: TrainingState, figures: Mapping[str, Any]) -> str:
+def _describe(state: TrainingState, figures: Mapping[str, float]) -> str:
     recalls = ", ".join(
         f"{key.removesuffix('/R@1')} {100 * v:.1f}" for key, v in figures.items() if key.endswith("/R@1")
     )

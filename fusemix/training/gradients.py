@@ -103,11 +103,11 @@ class _Passes:
             if gradient is None or not any(weight.requires_grad for weight in self.space.adapter(name).parameters()):
                 continue
             for number in range(len(slices)):
-                self._embed(name, number).backward(gradient[slices[number]])  # type: ignore[no-untyped-call]
+                self._embed(name, number).backward(gradient[slices[number]])
 
     def _embed(self, name: str, number: int) -> Tensor:
-        torch.manual_seed(derive_seed(self.seed, name, number))
         latents = self.batch.values[name][self.slices[name][number]]
+        _seed_global_generators(latents.device, derive_seed(self.seed, name, number))
         # A context of its own, because weights that autocast converted without gradients would be used again.
         with torch.autocast(latents.device.type, self.dtype, enabled=self.dtype != torch.float32):
             embeddings: Tensor = self.space(name, latents)
@@ -120,3 +120,10 @@ def _slices(present: Tensor, size: int) -> list[slice | Tensor]:
     if len(positions) < len(present):
         return list(positions.split(size))
     return [slice(start, start + size) for start in range(0, len(present), size)]
+
+
+def _seed_global_generators(device: torch.device, seed: int) -> None:
+    # Not torch.manual_seed: it seeds every other device too, and where these are not in use remembers each call.
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index].manual_seed(seed)

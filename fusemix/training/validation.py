@@ -2,45 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from statistics import fmean
+
+import torch
+from torch import Tensor
 
 from fusemix.errors import FusemixError
 from fusemix.joint_space import JointSpace
 from fusemix.latents.paired import PairedLatents
 from fusemix.objective import Edge
-from fusemix.retrieval import mean_reciprocal_rank, pool_rows, ranks, recall_at
+from fusemix.retrieval import RetrievalPool, mean_reciprocal_rank, pool_rows, ranks, recall_at
 
 
 class Validation:
-    """Measures retrieval over the edges of a split, all rows pooled.
+    """Measures retrieval over the edges, dataset by dataset, all rows of a dataset pooled.
 
     Args:
-        latents: the items of the validation split.
-        edges: pairs of modalities; those that no item of the split has are left out.
+        latents: the items of the validation split, of one dataset or of several; those without a pair are left out.
+        edges: pairs of modalities; those that no item of a dataset has are left out there.
 
     Raises:
         FusemixError: where no edge has an item.
     """
 
-    def __init__(self, latents: PairedLatents, edges: Sequence[Edge]) -> None:
-        self.latents = latents
-        have = {e.name: latents[e.a].counts.bool() & latents[e.b].counts.bool() for e in edges}
-        self.pools = {e.name: pool_rows(latents, e.a, e.b) for e in edges if bool(have[e.name].any())}
+    def __init__(self, latents: PairedLatents | Sequence[PairedLatents], edges: Sequence[Edge]) -> None:
+        datasets = [latents] if isinstance(latents, PairedLatents) else latents
+        pools = [(part, [pool_rows(part, e.a, e.b) for e in edges if has_pair(part, e)]) for part in datasets]
+        self.pools = [(part, of_edges) for part, of_edges in pools if of_edges]
         if not self.pools:
             raise FusemixError("no item of the validation split has two modalities: nothing to select a model by")
 
     def __call__(self, space: JointSpace) -> dict[str, float]:
-        """Return `mrr`, the mean reciprocal rank of both directions over the edges, and the figures of each."""
-        needed = {name for pool in self.pools.values() for name in (pool.a, pool.b)}
-        embeddings = {
-            name: space.encode(name, self.latents[name].values[self.latents[name].rows]) for name in sorted(needed)
-        }
-        figures: dict[str, float] = {}
-        total = 0.0
-        for pool in self.pools.values():
-            forward, backward = ranks(embeddings[pool.a], embeddings[pool.b], pool.positives)
-            for name, result in ((f"{pool.a}-to-{pool.b}", forward), (f"{pool.b}-to-{pool.a}", backward)):
-                figures[f"{name}/mrr"] = mean_reciprocal_rank(result)
-                figures[f"{name}/R@1"] = float(recall_at(1, result).mean())
-                total += figures[f"{name}/mrr"]
-        return {"mrr": total / (2 * len(self.pools)), **figures}
+        """Return figures of retrieval, measured on the device of the joint space.
+
+        `mrr` is the mean reciprocal rank of both directions over the edges, and over the datasets.  With it come
+        `A-to-B/mrr` and `A-to-B/R@1` of each direction, and `mean_cosine/A` of each modality: the mean cosine of two
+        of its embeddings, near 1 where they collapse.  Of several datasets, each such name begins with the dataset's.
+        """
+        if len(self.pools) == 1:
+            return _measure(space, *self.pools[0])
+        measured = {latents.dataset.name: _measure(space, latents, pools) for latents, pools in self.pools}
+        figures = {"mrr": fmean(of_dataset["mrr"] for of_dataset in measured.values())}
+        for dataset, of_dataset in measured.items():
+            figures.update({f"{dataset}/{name}": value for name, value in of_dataset.items()})
+        return figures
+
+
+def has_pair(latents: PairedLatents, edge: Edge) -> bool:
+    """Return whether an item has both modalities of an edge."""
+    if edge.a not in latents.modalities or edge.b not in latents.modalities:
+        return False
+    return bool((latents[edge.a].counts.bool() & latents[edge.b].counts.bool()).any())
+
+
+def _measure(space: JointSpace, latents: PairedLatents, pools: Sequence[RetrievalPool]) -> dict[str, float]:
+    embeddings = dict(_embed(space, latents, sorted({name for pool in pools for name in (pool.a, pool.b)})))
+    figures: dict[str, float] = {}
+    for pool in pools:
+        forward, backward = ranks(embeddings[pool.a], embeddings[pool.b], pool.positives)
+        for name, result in ((f"{pool.a}-to-{pool.b}", forward), (f"{pool.b}-to-{pool.a}", backward)):
+            figures[f"{name}/mrr"] = mean_reciprocal_rank(result)
+            figures[f"{name}/R@1"] = float(recall_at(1, result).mean())
+    mrr = fmean(value for name, value in figures.items() if name.endswith("/mrr"))
+    cosines = {f"mean_cosine/{name}": _mean_cosine(rows) for name, rows in embeddings.items() if len(rows) > 1}
+    return {"mrr": mrr, **figures, **cosines}
+
+
+def _embed(space: JointSpace, latents: PairedLatents, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
+    for name in names:
+        modality = latents[name]
+        embeddings = space.encode(name, modality.values[modality.rows])
+        yield name, embeddings.to(space.adapter(name).mean.device)
+
+
+def _mean_cosine(embeddings: Tensor) -> float:
+    """Return the mean cosine of two of (N, d) normalised embeddings: from their sum, because the pairs are many."""
+    count, total = len(embeddings), embeddings.sum(dim=0, dtype=torch.float64)
+    return (float(total.square().sum()) - count) / (count * (count - 1))

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import json
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +10,17 @@ import torch
 from fusemix.adapters.settings import AdapterSettings
 from fusemix.errors import FusemixError
 from fusemix.training.checkpoint import (
-    MetricsLog,
     TrainingState,
+    changes,
     check_same,
     identity,
     load_state,
+    load_weights,
     save_state,
 )
 from fusemix.training.settings import FuseSettings
 
-STATE = TrainingState(step=7, best_mrr=0.25, best_step=5, stale=2, finished=True, skipped=1)
+STATE = TrainingState(step=7, best_mrr=0.25, best_step=5, stale=2, finished=True)
 
 
 def test_a_state_comes_back_as_it_was_saved(tmp_path: Path) -> None:
@@ -112,17 +113,46 @@ def test_a_setting_that_appears_or_goes_is_a_change() -> None:
         check_same({"old": 2}, {"new": 1}, Path("x"))
 
 
-def test_metrics_are_one_object_a_line(tmp_path: Path) -> None:
-    log = MetricsLog(tmp_path / "run" / "metrics.jsonl", 0)
-    for step in range(3):
-        log.write(step=step, loss=0.1 + step)
-    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line) for line in lines] == [{"step": step, "loss": 0.1 + step} for step in range(3)]
+def test_a_file_of_a_format_that_this_torch_does_not_know_is_refused(tmp_path: Path) -> None:
+    save_state(tmp_path / "saved.pt", STATE, {}, {})
+    with zipfile.ZipFile(tmp_path / "saved.pt") as old, zipfile.ZipFile(tmp_path / "state.pt", "w") as new:
+        for entry in old.infolist():
+            new.writestr(entry, b"9999\n" if entry.filename.endswith("/version") else old.read(entry))
+    with pytest.raises(
+        FusemixError, match=r"state\.pt cannot be read \(.*\); start the run anew with --restart"
+    ) as told:
+        load_state(tmp_path / "state.pt")
+    assert "\n" not in str(told.value)
 
 
-def test_metrics_of_steps_that_will_be_done_again_are_dropped_as_is_a_torn_line(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.jsonl"
-    path.write_text('{"step": 0, "loss": 3}\n{"step": 1}\n{"step": 2}\n{"step": 3, "lo')
-    MetricsLog(path, 2).write(step=2)
-    assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [0, 1, 2]
-    assert path.read_text().startswith('{"step": 0, "loss": 3}\n')
+def test_weights_that_fit_are_taken() -> None:
+    one, other = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
+    load_weights(one, other.state_dict(), Path("x"))
+    assert torch.equal(one.weight, other.weight)
+
+
+@pytest.mark.parametrize(
+    ("saved", "message"),
+    [
+        ({"weight": torch.zeros(2, 4), "bias": torch.zeros(2)}, r"weight was \(2, 4\), now \(2, 3\)\)"),
+        ({"weight": torch.zeros(2, 3)}, r"bias was None, now \(2,\)\)"),
+        ({"other": torch.zeros(1)}, r"bias was None, now \(2,\) and 2 more\)"),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(saved: dict[str, torch.Tensor], message: str) -> None:
+    with pytest.raises(FusemixError, match=rf"weights in runs/x do not fit .*\({message}: train .* --restart"):
+        load_weights(torch.nn.Linear(3, 2), saved, Path("runs/x"))
+
+
+def test_accepted_changes_give_a_run_its_patience_back() -> None:
+    state = TrainingState(step=7, best_mrr=0.25, best_step=5, stale=9, finished=True)
+    state.accept(changes({"fuse.steps": 7}, {"fuse.steps": 9}), 9)
+    assert state == TrainingState(step=7, best_mrr=0.25, best_step=5)
+    state.accept([], 7)
+    assert state.finished
+
+
+def test_a_validation_on_other_data_is_no_bar_to_later_ones() -> None:
+    state = TrainingState(step=7, best_mrr=0.25, best_step=5)
+    state.accept(changes({"dataset": "a", "fuse.seed": 0}, {"dataset": "b", "fuse.seed": 1}), 9)
+    assert (state.best_mrr, state.finished) == (-1.0, False)

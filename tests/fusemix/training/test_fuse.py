@@ -1,10 +1,6 @@
 from __future__ import annotations
 
-import json
 import math
-import subprocess
-import sys
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,54 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from fusemix.adapters.settings import AdapterSettings
 from fusemix.errors import FusemixError
 from fusemix.joint_space import JointSpace
 from fusemix.latents.paired import PairedLatents
-from fusemix.latents.provenance import DatasetStamp
 from fusemix.objective import Edge, Objective
-from fusemix.training.fuse import fuse
-from fusemix.training.settings import FuseSettings
 from fusemix.training.validation import Validation
-from tests.fusemix.synthetic import encoder, world
-
-ROOT = Path(__file__).parents[3]
-SETTINGS = FuseSettings(
-    steps=100,
-    batch_size=64,
-    joint_dim=16,
-    adapter=AdapterSettings(expansion=2, dropout=0.2),
-    learning_rate=3e-3,
-    warmup_steps=10,
-    validate_every=20,
-)
-SHORT = replace(SETTINGS, steps=6, validate_every=2, warmup_steps=2, batch_size=24)
-THREE = {"image": 24, "text": 16, "audio": 12}
-
-
-class Recorder:
-    """Keeps what `on_validation` is told."""
-
-    def __init__(self) -> None:
-        self.steps: list[int] = []
-        self.mrr: list[float] = []
-
-    def __call__(self, step: int, figures: Mapping[str, float]) -> None:
-        self.steps.append(step)
-        self.mrr.append(figures["mrr"])
-
-
-def train(latents: PairedLatents, settings: FuseSettings = SHORT, **options: Any) -> JointSpace:
-    return fuse(latents, settings, device="cpu", **options)
-
-
-def metrics(run: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-
-
-def same(a: JointSpace, b: JointSpace) -> bool:
-    mine, theirs = a.state_dict(), b.state_dict()
-    return mine.keys() == theirs.keys() and all(torch.equal(mine[key], theirs[key]) for key in mine)
+from tests.fusemix.synthetic import world
+from tests.fusemix.training.short_runs import SETTINGS, SHORT, THREE, Recorder, metrics, same, train
 
 
 def mrr(space: JointSpace, latents: PairedLatents, edge: Edge) -> float:
@@ -125,31 +80,6 @@ def test_a_finished_run_is_loaded_and_not_trained_again(run: Path) -> None:
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
-def test_a_run_killed_again_and_again_ends_in_the_same_bits(tmp_path: Path) -> None:
-    script = [sys.executable, "-m", "tests.fusemix.training.interrupted_run", str(tmp_path), "8"]
-    done = subprocess.run(script, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines().count("killed") >= 4
-    for name in ("metrics.jsonl", "joint_space/adapters.safetensors", "joint_space/config.json"):
-        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
-
-
-def test_an_interrupted_run_goes_on_from_its_last_validation(tmp_path: Path) -> None:
-    class Interrupted(Exception): ...
-
-    def interrupt(step: int, figures: Mapping[str, float]) -> None:
-        if step == 4:
-            raise Interrupted
-
-    with pytest.raises(Interrupted):
-        train(world(), run=tmp_path, on_validation=interrupt)
-    recorder = Recorder()
-    resumed = train(world(), run=tmp_path, on_validation=recorder)
-    assert recorder.steps == [4, 6]
-    assert same(resumed, train(world()))
-    assert [line["step"] for line in metrics(tmp_path)] == list(range(6))
-
-
 def test_the_seed_decides_everything() -> None:
     first = train(world())
     torch.manual_seed(99)
@@ -199,6 +129,7 @@ def test_without_mixup_lambda_is_one_and_all_items_loaded_are_pairs(tmp_path: Pa
         train(world(), replace(settings, mixup="halves"))
 
 
+@pytest.mark.filterwarnings("ignore:step .. the temperature")
 def test_temperatures_stay_in_their_bounds(tmp_path: Path) -> None:
     for start, rate in ((0.001, 0.2), (0.5, 0.2)):
         folder = tmp_path / str(start)
@@ -225,62 +156,6 @@ def test_without_a_folder_nothing_is_written(tmp_path: Path, monkeypatch: pytest
     monkeypatch.chdir(tmp_path)
     train(world())
     assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"batch_size": 32}, "fuse.batch_size was 24, now 32"),
-        ({"adapter": AdapterSettings(expansion=2, dropout=0.3)}, "fuse.adapter.dropout was 0.2, now 0.3"),
-        ({"seed": 4}, "fuse.seed was 0, now 4"),
-    ],
-)
-def test_a_run_with_other_settings_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
-    train(world(), run=tmp_path)
-    before = metrics(tmp_path)
-    with pytest.raises(FusemixError, match=f"was started with other settings .*{message}.* --restart"):
-        train(world(), replace(SHORT, **change), run=tmp_path)
-    assert metrics(tmp_path) == before
-
-
-def with_specs(latents: PairedLatents, **fields: str) -> PairedLatents:
-    specs = {name: encoder(name, m.values.shape[1], **fields) for name, m in latents.modalities.items()}
-    return replace(latents, modalities={n: replace(m, spec=specs[n]) for n, m in latents.modalities.items()})
-
-
-def test_a_run_on_other_latents_or_edges_is_refused(tmp_path: Path) -> None:
-    latents = with_specs(world())
-    train(latents, run=tmp_path)
-    with pytest.raises(FusemixError, match=r"encoder of image\.pooling was '', now 'mean'"):
-        train(with_specs(latents, pooling="mean"), run=tmp_path)
-    with pytest.raises(FusemixError, match="dataset was 'arrays', now 'birds'"):
-        train(replace(latents, dataset=DatasetStamp("birds")), run=tmp_path)
-    for edge in (Edge("text", "image"), Edge("image", "text", 0.5), Edge("image", "text", 1.0, "own")):
-        with pytest.raises(FusemixError, match=r"edges was 'image-text .*', now"):
-            train(latents, objective=Objective((edge,)), run=tmp_path)
-
-
-def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_path: Path) -> None:
-    class Broken(Objective):
-        def __call__(self, embeddings: Any, batch: Any, space: JointSpace) -> Any:
-            loss, edges = super().__call__(embeddings, batch, space)
-            return (loss * math.nan, edges) if (tmp_path / "run" / "training_state.pt").exists() else (loss, edges)
-
-    with pytest.raises(
-        FusemixError, match=r"the loss of step 2 is nan .*checkpoint of step 2 is kept: lower"
-    ) as stop:
-        train(world(), objective=Broken((Edge("image", "text"),)), run=tmp_path / "run")
-    assert "'image'" in str(stop.value)
-    assert JointSpace.load(tmp_path / "run" / "joint_space").modalities == ["image", "text"]
-    assert train(world(), run=tmp_path / "run").modalities == ["image", "text"]
-
-
-def test_a_run_that_diverges_says_so() -> None:
-    settings = replace(SHORT, learning_rate=1e30, warmup_steps=0, validate_every=6)
-    with pytest.raises(
-        FusemixError, match=r"the loss of step \d is nan .*no checkpoint was written: lower fuse.learn"
-    ):
-        train(world(), settings)
 
 
 def test_too_few_items_modalities_or_splits_are_refused() -> None:
@@ -316,3 +191,23 @@ def test_items_of_equal_content_do_no_harm() -> None:
     train(latents, replace(SHORT, batch_size=10), on_validation=recorder)
     # Every image is right for the one caption that there is.
     assert recorder.mrr == [1.0] * 3
+
+
+def warnings_of(latents: PairedLatents, **change: Any) -> list[str]:
+    with pytest.warns(RuntimeWarning) as told:
+        train(latents, replace(SHORT, learning_rate=1e-30, final_learning_rate=0, **change))
+    return [str(warning.message) for warning in told]
+
+
+def test_a_temperature_at_its_bound_is_warned_of_once() -> None:
+    (told,) = warnings_of(world(), temperature=0.5)
+    assert told.startswith("step 2: the temperature 'shared' is 0.5, at a bound of [0.001, 0.5]: lower")
+
+
+def test_embeddings_that_collapse_are_warned_of_once() -> None:
+    latents = world()
+    flat = replace(latents["image"], values=torch.ones_like(latents["image"].values))
+    (told,) = warnings_of(replace(latents, modalities={**latents.modalities, "image": flat}))
+    assert told.startswith(
+        "step 2: the image embeddings collapse, two of the validation split have a cosine of 1.000"
+    )

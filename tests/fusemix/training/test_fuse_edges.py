@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from fusemix.training.fuse import fuse
 from fusemix.training.settings import FuseSettings
 from fusemix.training.validation import Validation
 from tests.fusemix.synthetic import world
+from tests.fusemix.training.short_runs import metrics
 
 SETTINGS = FuseSettings(
     steps=6,
@@ -40,10 +40,6 @@ def train(
     latents: PairedLatents, run: Path | None = None, objective: Objective | None = None, **change: Any
 ) -> JointSpace:
     return fuse(latents, replace(SETTINGS, **change), run=run, objective=objective, device="cpu")
-
-
-def metrics(run: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
 def directions(figures: dict[str, float]) -> set[str]:
@@ -171,7 +167,7 @@ def test_every_caption_can_be_a_pair_of_its_own(tmp_path: Path) -> None:
     pairs = int(torch.maximum(train_split["image"].counts, train_split["text"].counts).sum())
     assert pairs > 1.5 * len(train_split)
     train(world(), tmp_path, captions="all", mixup="none", batch_size=pairs)
-    with pytest.raises(FusemixError, match=f"{pairs} items to train on, but a step takes {pairs + 1}"):
+    with pytest.raises(FusemixError, match=f"{pairs} pairs to train on, but a step takes {pairs + 1}"):
         train(world(), captions="all", mixup="none", batch_size=pairs + 1)
 
 

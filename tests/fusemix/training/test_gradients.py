@@ -70,7 +70,7 @@ def plain_graph(space: JointSpace, objective: Objective, batch: LatentBatch, siz
                 rows[position] = embedding
         embeddings[name] = torch.stack(rows)
     loss, _ = objective(embeddings, batch, space)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     return loss.detach(), embeddings["image"].detach()
 
 
