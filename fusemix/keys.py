@@ -68,12 +68,12 @@ def _below(key: str, name: str) -> str:
 
 
 def _inner(kind: object, container: type) -> object | None:
-    """Return what a container of names or of dataclasses holds; None where it is another type."""
+    """Return the type of what a mapping of names or a tuple holds; None where it is another type."""
     origin, held = get_origin(kind), get_args(kind)
     if not isinstance(origin, type) or not issubclass(origin, container):
         return None
     inner: object = held[1] if container is Mapping else held[0]
-    return inner if container is Mapping or _is_dataclass(inner) else None
+    return inner
 
 
 def _is_dataclass(kind: object) -> bool:

@@ -102,8 +102,8 @@ def test_encoders_are_replaced_by_options(tmp_path: Path) -> None:
             {"text": AdapterSettings("gated", 3), "image": AdapterSettings("identity")},
         ),
         (
-            ["--fuse.adapters.image.noise=0.5", "--fuse.adapters.image.kind=linear"],
-            {"text": AdapterSettings("gated", 2), "image": AdapterSettings("linear", noise=0.5)},
+            ["--fuse.adapters.text.noise=0.5", "--fuse.adapters.text.kind=linear"],
+            {"text": AdapterSettings("linear", noise=0.5), "image": AdapterSettings("identity")},
         ),
         (
             ["--fuse.adapter.dropout", "0.25", "--fuse.adapters.audio.expansion", "2"],
