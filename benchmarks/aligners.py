@@ -32,8 +32,8 @@ def ridge(latents: PairedLatents, a: str, b: str, penalties: Sequence[float] = P
         penalties: squared-norm penalties to choose from, relative to the identity on standardised latents.
     """
     train = latents.split("train")
-    mean_a, std_a = standardisation(train[a])
-    mean_b, std_b = standardisation(train[b])
+    mean_a, std_a = standardisation([train[a]])
+    mean_b, std_b = standardisation([train[b]])
     x, y = _item_means(train, a), _item_means(train, b)
     both = (train[a].counts > 0) & (train[b].counts > 0)
     source = LinearAdapter(len(mean_a), len(mean_b))
