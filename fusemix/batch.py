@@ -2,8 +2,8 @@
 
 Items of a batch are distinct and one row of each is drawn, so two captions of one picture are never each other's
 negatives; `one_pair_a_row` gives that up for FuseMix's flattened pairs.  One permutation of all items per epoch gives
-the order; an epoch's tail that does not fill a batch is dropped.  Everything follows from (seed, step): any step's
-batch can be made without those before it.
+the order; an epoch's tail that does not fill a step is dropped.  Everything follows from (seed, step): any step's
+items can be drawn without those before it.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from fusemix.errors import FusemixError
 from fusemix.latents.paired import ModalityLatents, PairedLatents
 from fusemix.randomness import generator
+
+ABSENT = -1
 
 
 @dataclass(frozen=True)
@@ -46,43 +47,79 @@ class LatentBatch:
     def to(self, device: torch.device) -> LatentBatch:
         """Return the batch on a device."""
         return LatentBatch(
-            {name: value.to(device, non_blocking=True) for name, value in self.values.items()},
-            {name: mask.to(device, non_blocking=True) for name, mask in self.present.items()},
-            self.parents.to(device, non_blocking=True),
-            {name: hashes.to(device, non_blocking=True) for name, hashes in self.content.items()},
+            {name: value.to(device) for name, value in self.values.items()},
+            {name: mask.to(device) for name, mask in self.present.items()},
+            self.parents.to(device),
+            {name: hashes.to(device) for name, hashes in self.content.items()},
         )
 
 
-class BatchSource:
-    """Makes the batch of any step.
+@dataclass(frozen=True)
+class DrawnItems:
+    """What a step sees of one dataset.
+
+    Attributes:
+        items: (N,) int64 positions of the items.
+        rows: modality -> (N,) int64 row of `ModalityLatents.values` that was drawn, ABSENT where there is none.
+    """
+
+    items: Tensor
+    rows: Mapping[str, Tensor]
+
+
+class ItemSource:
+    """Draws the items of any step, and a row of each.
 
     Args:
-        latents: the items to train on.
+        latents: the items to train on, at least as many as a step takes.
         items_per_step: how many distinct items a step sees.
         seed: with the step, decides order and rows.
-
-    Raises:
-        FusemixError: where there are fewer items than a step needs.
     """
 
     def __init__(self, latents: PairedLatents, items_per_step: int, seed: int) -> None:
-        if len(latents) < items_per_step:
-            raise FusemixError(
-                f"{len(latents)} items to train on, but a step takes {items_per_step} (twice fuse.batch_size with"
-                f" mixup): set fuse.batch_size to at most {len(latents) // 2} with mixup, {len(latents)} without"
-            )
         self.latents, self.items_per_step, self.seed = latents, items_per_step, seed
         self.steps_per_epoch = len(latents) // items_per_step
-        self._epoch, self._order = -1, torch.empty(0, dtype=torch.int64)
+        self._order = (-1, torch.empty(0, dtype=torch.int64))
 
-    def batch(self, step: int) -> LatentBatch:
-        """Return the batch of a step, counted from 0."""
+    def draw(self, step: int) -> DrawnItems:
+        """Return the items of a step, counted from 0."""
         epoch, index = divmod(step, self.steps_per_epoch)
-        if epoch != self._epoch:
-            self._order = torch.randperm(len(self.latents), generator=generator(self.seed, "order", epoch))
-            self._epoch = epoch
-        chosen = self._order[index * self.items_per_step : (index + 1) * self.items_per_step]
-        return gather(self.latents, chosen, generator(self.seed, "rows", step))
+        drawn_for, order = self._order
+        if epoch != drawn_for:
+            order = torch.randperm(len(self.latents), generator=generator(self.seed, "order", epoch))
+            self._order = (epoch, order)
+        chosen = order[index * self.items_per_step : (index + 1) * self.items_per_step]
+        return DrawnItems(chosen, draw_rows(self.latents, chosen, generator(self.seed, "rows", step)))
+
+
+def draw_rows(latents: PairedLatents, positions: Tensor, rng: torch.Generator) -> dict[str, Tensor]:
+    """Draw one row of each item in each modality.
+
+    Args:
+        latents: the items.
+        positions: (N,) positions of the items.
+        rng: draws among the rows of an item; modalities are drawn one by one in the order of their names.
+
+    Returns:
+        modality -> (N,) int64 rows of its `values`, ABSENT where an item has none.
+    """
+    drawn = {}
+    for name, modality in sorted(latents.modalities.items()):
+        starts = modality.offsets[positions]
+        counts = modality.offsets[positions + 1] - starts
+        within = (torch.rand(len(positions), generator=rng) * counts).long()
+        # In float32 a draw next to 1 times a large count is the count itself.
+        places = starts + torch.minimum(within, counts - 1)
+        rows = torch.full_like(positions, ABSENT)
+        has = counts > 0
+        rows[has] = modality.rows[places[has]]
+        drawn[name] = rows
+    return drawn
+
+
+def pair_counts(latents: PairedLatents) -> Tensor:
+    """Return how many pairs each item makes, (I,) int64: the rows of its modality with the most."""
+    return torch.stack([modality.counts for modality in latents.modalities.values()]).amax(dim=0)
 
 
 def one_pair_a_row(latents: PairedLatents) -> PairedLatents:
@@ -91,8 +128,7 @@ def one_pair_a_row(latents: PairedLatents) -> PairedLatents:
     An item becomes as many pairs as its modality with the most rows has; the rows of each other modality are taken in
     turn, so that one picture stands beside each caption.  Latents are shared, not copied; an id stands once a pair.
     """
-    counts = torch.stack([modality.counts for modality in latents.modalities.values()])
-    pairs = counts.amax(dim=0)
+    pairs = pair_counts(latents)
     item = torch.repeat_interleave(torch.arange(len(latents)), pairs)
     number = torch.arange(len(item)) - (pairs.cumsum(0) - pairs)[item]
 
@@ -109,31 +145,3 @@ def one_pair_a_row(latents: PairedLatents) -> PairedLatents:
         {name: flat(modality) for name, modality in latents.modalities.items()},
         latents.dataset,
     )
-
-
-def gather(latents: PairedLatents, positions: Tensor, rng: torch.Generator) -> LatentBatch:
-    """Read one random row of each item in each modality.
-
-    Args:
-        latents: the items.
-        positions: (B,) positions of the items.
-        rng: draws among the rows of an item; modalities are drawn one by one in the order of their names.
-    """
-    values, present, content = {}, {}, {}
-    for name in sorted(latents.modalities):
-        modality = latents.modalities[name]
-        draws = torch.rand(len(positions), generator=rng)
-        values[name], present[name], content[name] = _rows_of(modality, positions, draws)
-    return LatentBatch(values, present, positions[:, None], content)
-
-
-def _rows_of(modality: ModalityLatents, positions: Tensor, draws: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    counts = modality.counts[positions]
-    present = counts > 0
-    within = torch.minimum((draws * counts).long(), (counts - 1).clamp_min(0))
-    places = (modality.offsets[positions] + within).clamp_max(max(len(modality.rows) - 1, 0))
-    rows = modality.rows[places]
-    values = modality.values.index_select(0, rows).float()
-    if not present.all():
-        values[~present] = 0
-    return values, present, modality.content[rows][:, None]

@@ -1,4 +1,9 @@
-"""Multimodal latent mixup (FuseMix, arXiv 2312.10144, section 4.2): one lambda for all modalities of a pair."""
+"""Multimodal latent mixup (FuseMix, arXiv 2312.10144, section 4.2): one lambda for all modalities of a pair.
+
+Who is mixed with whom is decided within a presence pattern, the set of modalities that an item has.  A mixed item has
+a modality only where both parents have it, so partners drawn from all items would leave p^2 of a modality that a
+share p of the items has.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +19,7 @@ def mixup(batch: LatentBatch, partner: LatentBatch, lam: float | Tensor) -> Late
 
     Because lam is shared, a mixed picture and a mixed text still describe each other.  An item has a modality
     only where both parents have it, and it keeps the content of both, so that a loss can tell that two mixed
-    items share a parent.  The result keeps the positions of both, those of
-    `batch` first.
+    items share a parent.  The result keeps the positions of both, those of `batch` first.
 
     Args:
         batch: B items.
@@ -41,22 +45,62 @@ def mixup(batch: LatentBatch, partner: LatentBatch, lam: float | Tensor) -> Late
     return LatentBatch(values, present, torch.cat([batch.parents, partner.parents], dim=1), content)
 
 
-def halves(batch: LatentBatch) -> tuple[LatentBatch, LatentBatch]:
-    """Split 2B items into B and their B partners, as the FuseMix release does; an odd last item is dropped."""
-    middle = len(batch) // 2
+def partners_of_halves(patterns: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Pair 2B items as the FuseMix release does: those of the first half with those of the second.
 
-    def part(start: int) -> LatentBatch:
-        chosen = slice(start, start + middle)
-        return LatentBatch(
-            {name: value[chosen] for name, value in batch.values.items()},
-            {name: mask[chosen] for name, mask in batch.present.items()},
-            batch.parents[chosen],
-            {name: hashes[chosen] for name, hashes in batch.content.items()},
-        )
+    Each presence pattern has its own halves.  An odd pattern leaves one item over; half of these, drawn by `rng`,
+    enter unmixed (mixed with themselves) and the others sit out, so that there are always B pairs.
 
-    return part(0), part(middle)
+    Args:
+        patterns: (2B,) int64, equal for items with the same modalities.
+        rng: draws which of the items left over enter.
+
+    Returns:
+        (B,) places of the items, increasing within a pattern, and (B,) places of their partners.
+    """
+    grouped, rank, size = _by_pattern(patterns)
+    half = size // 2
+    left_over = grouped[rank == 2 * half]
+    entering = left_over[torch.randperm(len(left_over), generator=rng)[: len(left_over) // 2]]
+    return (
+        torch.cat([grouped[rank < half], entering]),
+        torch.cat([grouped[(rank >= half) & (rank < 2 * half)], entering]),
+    )
+
+
+def partners_by_shift(patterns: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Pair each of B items with another: each presence pattern of n items is shifted cyclically by 1 to n - 1 places.
+
+    The only item of its pattern is paired with itself.  Every item is a parent twice: see `LatentBatch.parents`.
+
+    Args:
+        patterns: (B,) int64, equal for items with the same modalities.
+        rng: draws the length of each shift.
+
+    Returns:
+        (B,) places of the items, increasing within a pattern, and (B,) places of their partners.
+    """
+    grouped, rank, size = _by_pattern(patterns)
+    first = torch.arange(len(patterns)) - rank
+    draws = torch.rand(len(patterns), generator=rng, dtype=torch.float64)[first]
+    shift = torch.minimum(1 + (draws * (size - 1)).long(), size - 1)
+    return grouped, grouped[first + (rank + shift) % size]
+
+
+def _by_pattern(patterns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return places ordered by pattern, each one's rank in its pattern, and the number of items that have it."""
+    ordered, grouped = patterns.sort(stable=True)
+    _, sizes = torch.unique_consecutive(ordered, return_counts=True)
+    size = sizes.repeat_interleave(sizes)
+    start = (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+    return grouped, torch.arange(len(patterns)) - start, size
 
 
 def draw_lambda(alpha: float, seed: int) -> float:
     """Draw lambda ~ Beta(alpha, alpha), the weight that a batch's modalities share, from a seed of its own."""
     return float(np.random.default_rng(seed).beta(alpha, alpha))
+
+
+def draw_lambdas(alpha: float, seed: int, pairs: int) -> Tensor:
+    """Draw a lambda ~ Beta(alpha, alpha) for each of `pairs` pairs, (pairs,) float32, from a seed of their own."""
+    return torch.from_numpy(np.random.default_rng(seed).beta(alpha, alpha, pairs)).float()

@@ -1,19 +1,26 @@
-"""Feeds training: which items each step sees, mixed and on the device."""
+"""Feeds training: which items each step sees, whom they are mixed with, and their latents from where they wait.
+
+All of it follows from (seed, step): a run that goes on from step 5000 gets what an uninterrupted one would have got,
+and so does one whose latents wait elsewhere.  The next step is prepared in a thread while this one trains.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from fusemix.batch import BatchSource, LatentBatch, one_pair_a_row
-from fusemix.errors import FusemixError
+from fusemix.batch import ABSENT, ItemSource, LatentBatch, one_pair_a_row, pair_counts
 from fusemix.latents.paired import PairedLatents
-from fusemix.mixing import draw_lambda, halves, mixup
-from fusemix.randomness import derive_seed
+from fusemix.mixing import draw_lambda, draw_lambdas, partners_by_shift, partners_of_halves
+from fusemix.randomness import derive_seed, generator
+from fusemix.training.assembly import Ingredients, Mover, Piece, assemble
+from fusemix.training.residency import READERS, choose_residency, make_table
 from fusemix.training.settings import FuseSettings
+from fusemix.training.shares import share_out
 
 
 @dataclass(frozen=True)
@@ -29,38 +36,85 @@ class Feed:
     lam: float
 
 
+@dataclass(frozen=True)
+class _Loaded:
+    """The N items that a step sees, of all datasets.
+
+    Attributes:
+        dataset: (N,) number of each item's dataset.
+        items: (N,) positions, counted through all datasets.
+        rows: modality -> (N,) rows in the dataset's latents, ABSENT where there is none.
+        content: modality -> (N,) hashes, 0 where there is none.
+    """
+
+    dataset: Tensor
+    items: Tensor
+    rows: Mapping[str, Tensor]
+    content: Mapping[str, Tensor]
+
+    def patterns(self) -> Tensor:
+        """Return (N,) int64, equal for items with the same modalities."""
+        return sum(
+            ((rows != ABSENT).long() << bit for bit, rows in enumerate(self.rows.values())),
+            torch.zeros_like(self.items),
+        )
+
+
 class Feeder:
     """Makes the input of any step, from (seed, step) alone.
 
     Args:
-        train: the items to train on, of one dataset or of several.
+        train: the items to train on, of one dataset or of several; those that have no row of any modality are left
+            out.
         settings: batch size, mixup, captions, weights of datasets, residency, seed.
         device: where training runs.
 
     Raises:
-        FusemixError: where there are fewer items than a step takes.
+        FusemixError: for what `share_out` and `choose_residency` refuse, such as fewer items than a step takes.
     """
 
     def __init__(self, train: Sequence[PairedLatents], settings: FuseSettings, device: torch.device) -> None:
-        if len(train) > 1:
-            raise FusemixError("several datasets are not built yet")
-        self.settings, self.device = settings, device
-        self._latents = one_pair_a_row(train[0]) if settings.captions == "all" else train[0]
-        items_per_step = settings.batch_size * (2 if settings.mixup == "halves" else 1)
-        self._source = BatchSource(self._latents, items_per_step, settings.seed)
+        self._settings = settings
+        having = [latents.at(pair_counts(latents).nonzero()[:, 0]) for latents in train]
+        drawn = [one_pair_a_row(latents) for latents in having] if settings.captions == "all" else having
+        self._shares = share_out(drawn, settings)
+        chosen = [number for number, share in enumerate(self._shares) if share.taken]
+        self._datasets = [drawn[number] for number in chosen]
+        self._first_item = torch.tensor([0, *(len(latents) for latents in self._datasets)]).cumsum(0)
+        seeds = [derive_seed(settings.seed, latents.dataset.name) for latents in self._datasets]
+        self._sources = [
+            ItemSource(latents, self._shares[number].taken, settings.seed if len(chosen) == 1 else seed)
+            for latents, number, seed in zip(self._datasets, chosen, seeds, strict=True)
+        ]
+        parts = [having[number] for number in chosen]
+        self._residency = choose_residency(parts, settings.residency, device)
+        self._tables = {
+            name: [
+                make_table(latents[name], self._residency.place, device) if name in latents.modalities else None
+                for latents in parts
+            ]
+            for name in sorted({name for latents in parts for name in latents.modalities})
+        }
+        self._mover = Mover(device)
 
     def __str__(self) -> str:
-        return f"{self._latents.dataset.name}: {len(self._latents)} items, {self._source.items_per_step} a step"
+        return "\n".join(map(str, [*self._shares, self._residency]))
 
     def steps(self, start: int, stop: int) -> Iterator[Feed]:
-        """Yield the input of steps `start` to `stop` - 1."""
-        for step in range(start, stop):
-            batch = self._source.batch(step).to(self.device)
-            if self.settings.mixup == "none":
-                yield Feed(batch, 1.0)
-                continue
-            lam = draw_lambda(self.settings.mixup_alpha, derive_seed(self.settings.seed, "lambda", step))
-            yield Feed(mixup(*halves(batch), lam), lam)
+        """Yield the input of steps `start` to `stop` - 1; the next one is prepared meanwhile.
+
+        Raises:
+            FusemixError: where a file that latents are read from has been cut short.
+        """
+        if start >= stop:
+            return
+        with ThreadPoolExecutor(1, "feeder") as ahead, ThreadPoolExecutor(READERS, "reader") as readers:
+            prepared = ahead.submit(self._prepare, start, readers)
+            for step in range(start, stop):
+                given, sent, lam = prepared.result()
+                if step + 1 < stop:
+                    prepared = ahead.submit(self._prepare, step + 1, readers)
+                yield Feed(assemble(self._mover.receive(given, sent)), lam)
 
     def item_ids(self, items: Tensor) -> list[str]:
         """Return the ids of items, for messages; where there are several datasets, with the dataset's name.
@@ -68,4 +122,84 @@ class Feeder:
         Args:
             items: positions, as in a batch's `parents`.
         """
-        return [str(self._latents.items[position]) for position in items.tolist()]
+        numbers = torch.searchsorted(self._first_item, items.cpu(), right=True) - 1
+        named = []
+        for number, item in zip(numbers.tolist(), items.tolist(), strict=True):
+            latents = self._datasets[number]
+            of = f" of {latents.dataset.name}" if len(self._datasets) > 1 else ""
+            named.append(f"{latents.items[item - int(self._first_item[number])]}{of}")
+        return named
+
+    def _prepare(self, step: int, readers: Executor) -> tuple[Ingredients, torch.cuda.Event | None, float]:
+        settings = self._settings
+        loaded = self._load(step)
+        parents = self._parents(loaded, step)
+        weight: float | Tensor = 1.0
+        if settings.mixup != "none":
+            seed = derive_seed(settings.seed, "lambda", step)
+            weight = draw_lambda(settings.mixup_alpha, seed)
+            if settings.mixup_lambda == "pair":
+                weight = draw_lambdas(settings.mixup_alpha, seed, len(parents[0]))[:, None]
+        lam = float(weight.mean()) if isinstance(weight, Tensor) else weight
+        given = Ingredients(
+            {name: self._pieces(name, loaded, parents, readers) for name in self._tables},
+            {name: next(table.values.shape[1] for table in tables if table) for name, tables in self._tables.items()},
+            {name: rows[parents[0]] != ABSENT for name, rows in loaded.rows.items()},
+            torch.stack([loaded.items[parent] for parent in parents], dim=1),
+            {
+                name: torch.stack([hashes[parent] for parent in parents], dim=1)
+                for name, hashes in loaded.content.items()
+            },
+            weight,
+        )
+        return *self._mover.send(given), lam
+
+    def _load(self, step: int) -> _Loaded:
+        drawn = [source.draw(step) for source in self._sources]
+        together = sum(len(part.items) for part in drawn)
+        # Items of several datasets are shuffled, so that they are mixed with one another.
+        order = torch.randperm(together, generator=generator(self._settings.seed, "datasets", step))
+
+        def joined(parts: list[Tensor]) -> Tensor:
+            return parts[0] if len(parts) == 1 else torch.cat(parts)[order]
+
+        rows: dict[str, list[Tensor]] = {name: [] for name in self._tables}
+        content: dict[str, list[Tensor]] = {name: [] for name in self._tables}
+        for latents, part in zip(self._datasets, drawn, strict=True):
+            for name in self._tables:
+                of_part = part.rows.get(name, torch.full_like(part.items, ABSENT))
+                hashes, has = torch.zeros_like(part.items), of_part != ABSENT
+                if name in latents.modalities:
+                    hashes[has] = latents[name].content[of_part[has]]
+                rows[name].append(of_part)
+                content[name].append(hashes)
+        return _Loaded(
+            joined([torch.full_like(part.items, number) for number, part in enumerate(drawn)]),
+            joined([part.items + first for part, first in zip(drawn, self._first_item[:-1], strict=True)]),
+            {name: joined(parts) for name, parts in rows.items()},
+            {name: joined(parts) for name, parts in content.items()},
+        )
+
+    def _parents(self, loaded: _Loaded, step: int) -> tuple[Tensor, ...]:
+        """Return where among the loaded items the parents of each pair are: one, or two with mixup."""
+        if self._settings.mixup == "none":
+            return (torch.arange(len(loaded.items)),)
+        partners = partners_of_halves if self._settings.mixup == "halves" else partners_by_shift
+        return partners(loaded.patterns(), generator(self._settings.seed, "partners", step))
+
+    def _pieces(self, name: str, loaded: _Loaded, parents: Sequence[Tensor], readers: Executor) -> list[list[Piece]]:
+        pieces: list[list[Piece]] = [[] for _ in parents]
+        for number, table in enumerate(self._tables[name]):
+            mine = (loaded.dataset == number) & (loaded.rows[name] != ABSENT)
+            if table is None or not mine.any():
+                continue
+            values, places = table.values, table.find(loaded.rows[name][mine])
+            if not table.at_hand:
+                values, places = table.gather(places, readers, pinned=self._mover.device.type == "cuda")
+            index = torch.full_like(loaded.items, ABSENT)
+            index[mine] = places
+            for of_parent, parent in zip(pieces, parents, strict=True):
+                where = mine[parent].nonzero()[:, 0]
+                everywhere = len(where) == len(parent)
+                of_parent.append(Piece(values, index[parent[where]], None if everywhere else where))
+        return pieces
