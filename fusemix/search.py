@@ -1,4 +1,4 @@
-"""Searching a dataset through a joint space."""
+"""Searching datasets through a joint space."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ class Hit:
     split: str
     """Split of the item."""
     described_by: str
-    """First source of the item in another modality; empty where it has none."""
+    """First text of the item, else its first source of another modality than the row's; empty where it has none."""
+    dataset: str
+    """Name of the dataset."""
 
 
 class Collection:
@@ -71,15 +73,27 @@ class Collection:
                     str(self.latents[self.modality].sources[int(self._rows[place])]),
                     str(self.latents.splits[position]),
                     self._described_by(position),
+                    self.latents.dataset.name,
                 )
             )
         return hits
 
     def _described_by(self, position: int) -> str:
-        for name, other in self.latents.modalities.items():
+        for name in sorted(self.latents.modalities, key=lambda name: name != "text"):
+            other = self.latents[name]
             if name != self.modality and int(other.counts[position]) > 0:
                 return str(other.sources[int(other.rows[other.offsets[position]])])
         return ""
+
+
+def closest(collections: Sequence[Collection], query: Tensor, k: int = 10) -> list[Hit]:
+    """Return the k rows of all collections that are closest to a (dim,) embedding, best first.
+
+    Raises:
+        FusemixError: for k below 1.
+    """
+    hits = [hit for collection in collections for hit in collection.search(query, k)]
+    return sorted(hits, key=lambda hit: -hit.score)[:k]
 
 
 def run_latents(root: Path | str, dataset: str, encoders: Encoders) -> PairedLatents:

@@ -215,7 +215,7 @@ def test_a_gpu_that_is_not_there(refusal: Refusal, tmp_path: Path) -> None:
         (["-k", "0"], "asked for the best 0: ask for at least 1"),
         (["--gallery", "sound"], "no latents of modality 'sound': choose one of image, text"),
         (["--modality", "sound"], "the joint space has no 'sound': choose one of image, text"),
-        (["--modality", "image"], "image 'a cat' cannot be read: FileNotFoundError"),
+        (["--modality", "image"], "no file at a cat: a query of the modality 'image' is a file"),
         (["--root", "/nowhere"], "no latents file at /nowhere/latents/emoji/"),
         (["--run", "/nowhere"], "no run in /nowhere; train one with: fusemix fuse RECIPE"),
         (["--device", "tpu"], "unknown device 'tpu'"),

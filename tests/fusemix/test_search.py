@@ -11,7 +11,7 @@ from fusemix.errors import FusemixError
 from fusemix.joint_space import JointSpace
 from fusemix.latents.paired import PairedLatents
 from fusemix.latents.provenance import EncoderSpec
-from fusemix.search import Collection
+from fusemix.search import Collection, closest
 
 ITEMS = 30
 
@@ -68,6 +68,28 @@ def test_a_hit_is_described_by_the_first_source_of_another_modality(
     for hit in Collection(space, latents, "image").search(torch.ones(4), ITEMS):
         of_item = [caption for caption in captions if caption.endswith(hit.item)]
         assert hit.described_by == (of_item[0] if of_item else "")
+
+
+def test_an_item_is_described_in_words_before_anything_else(latents: PairedLatents) -> None:
+    sounds = replace(latents["image"], sources=[f"sound {row}" for row in range(ITEMS)])
+    three = {"audio": sounds, "image": latents["image"], "text": latents["text"]}
+    torch.manual_seed(0)
+    space = JointSpace({"audio": LinearAdapter(6, 4), "image": LinearAdapter(6, 4), "text": LinearAdapter(5, 4)})
+    for modality, other in (("audio", "image"), ("image", "sound")):
+        for hit in Collection(space, replace(latents, modalities=three), modality).search(torch.ones(4), ITEMS):
+            assert hit.described_by.startswith("text " if int(hit.item[-2:]) % 2 == 0 else f"{other} ")
+    for hit in Collection(space, replace(latents, modalities=three), "text").search(torch.ones(4), ITEMS):
+        assert hit.described_by.startswith("sound ")
+
+
+def test_several_datasets_are_searched_as_one(latents: PairedLatents, space: JointSpace) -> None:
+    parts = [replace(latents.split(name), dataset=replace(latents.dataset, name=name)) for name in ("train", "test")]
+    query = torch.ones(4)
+    together = closest([Collection(space, part, "image") for part in parts], query, 7)
+    alone = Collection(space, latents, "image").search(query, 7)
+    assert [(hit.item, hit.source) for hit in together] == [(hit.item, hit.source) for hit in alone]
+    assert {hit.dataset for hit in together} == {"train", "test"}
+    assert all(hit.dataset == hit.split for hit in together)
 
 
 def test_asking_for_more_than_there_is_gives_all(latents: PairedLatents, space: JointSpace) -> None:
