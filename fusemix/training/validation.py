@@ -38,7 +38,7 @@ class Validation:
 
         `mrr` is the mean reciprocal rank of both directions over the edges, and over the datasets.  With it come
         `A-to-B/mrr` and `A-to-B/R@1` of each direction, and `mean_cosine/A` of each modality: the mean cosine of two
-        of its embeddings, near 1 where they collapse.  Of several datasets, each such name begins with the dataset's.
+        of its embeddings, near 1 where they collapse.  Of several datasets, each has all of these after its own name.
         """
         if len(self.pools) == 1:
             return _measure(space, *self.pools[0])
@@ -72,6 +72,8 @@ def _measure(space: JointSpace, latents: PairedLatents, pools: Sequence[Retrieva
 def _embed(space: JointSpace, latents: PairedLatents, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:
     for name in names:
         modality = latents[name]
+        if modality.mapped is not None:
+            modality.mapped.check()
         embeddings = space.encode(name, modality.values[modality.rows])
         yield name, embeddings.to(space.adapter(name).mean.device)
 
