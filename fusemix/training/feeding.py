@@ -6,7 +6,7 @@ and so does one whose latents wait elsewhere.  The next step is prepared in a th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -100,7 +100,7 @@ class Feeder:
     def __str__(self) -> str:
         return "\n".join(map(str, [*self._shares, self._residency]))
 
-    def steps(self, start: int, stop: int) -> Iterator[Feed]:
+    def steps(self, start: int, stop: int) -> Generator[Feed]:
         """Yield the input of steps `start` to `stop` - 1; the next one is prepared meanwhile.
 
         Raises:
@@ -201,5 +201,7 @@ class Feeder:
             for of_parent, parent in zip(pieces, parents, strict=True):
                 where = mine[parent].nonzero()[:, 0]
                 everywhere = len(where) == len(parent)
-                of_parent.append(Piece(values, index[parent[where]], None if everywhere else where))
+                # Of a small share, one half may have nothing.
+                if len(where):
+                    of_parent.append(Piece(values, index[parent[where]], None if everywhere else where))
         return pieces
