@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from fusemix.errors import FusemixError, first_line
 from fusemix.files import replacing
+from fusemix.training.settings import FuseSettings
 
 FORMAT_VERSION = 1
 # What reading a file that is broken, or something else altogether, raises.
@@ -47,25 +48,41 @@ class TrainingState:
             self.best_mrr = -1.0
 
 
-def save_state(path: Path, state: TrainingState, tensors: dict[str, Any], settings: dict[str, Any]) -> None:
-    """Replace the training state at once.
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run at a step.
 
-    Args:
-        path: `training_state.pt` of the run.
+    Attributes:
         state: counters.
-        tensors: the learner's state, and the weights that validated best.
-        settings: what the run was started with, as `identity` gives it.
+        learner: weights, the optimiser's moments and the loss scaler, as `Learner.state` gives them.
+        best: the weights that validated best.
+        identity: what must be equal for the run to go on: settings and what it trains on, as `flat` gives them.
     """
+
+    state: TrainingState
+    learner: Mapping[str, Any]
+    best: dict[str, Tensor]
+    identity: Mapping[str, Any]
+
+
+def save_state(path: Path, checkpoint: Checkpoint) -> None:
+    """Replace the training state, `training_state.pt` of the run, at once."""
     with replacing(path) as temporary:
-        record = {"format_version": FORMAT_VERSION, "settings": settings, **asdict(state), **tensors}
+        record = {
+            "format_version": FORMAT_VERSION,
+            "state": asdict(checkpoint.state),
+            "learner": checkpoint.learner,
+            "best": checkpoint.best,
+            "identity": checkpoint.identity,
+        }
         # Written by Python, because torch's own writer reports a full disk as an internal error.
         buffer = io.BytesIO()
         torch.save(record, buffer)
         temporary.write_bytes(buffer.getbuffer())
 
 
-def load_state(path: Path) -> tuple[TrainingState, dict[str, Any], dict[str, Any]] | None:
-    """Return the state, the tensors and the settings of a run, or None where there are none yet.
+def load_state(path: Path) -> Checkpoint | None:
+    """Return what was saved last, its tensors on the CPU, or None where nothing was yet.
 
     Raises:
         FusemixError: where the file is broken or of a newer format.
@@ -74,32 +91,28 @@ def load_state(path: Path) -> tuple[TrainingState, dict[str, Any], dict[str, Any
         return None
     try:
         record = torch.load(path, map_location="cpu", weights_only=True)
-        version = record.pop("format_version")
+        version = record["format_version"]
         if version > FORMAT_VERSION:
             raise FusemixError(f"{path} has format {version}, newer than this fusemix reads: pip install -U fusemix")
-        settings = record.pop("settings")
-        state = TrainingState(**{key: record.pop(key) for key in asdict(TrainingState())})
+        state = TrainingState(**record["state"])
+        # A setting that the run's version did not have yet stood at its default.
+        identity = {**flat({"fuse": asdict(FuseSettings())}), **record["identity"]}
+        return Checkpoint(state, record["learner"], record["best"], identity)
     except BROKEN as error:
         raise FusemixError(
             f"{path} cannot be read ({first_line(error)}); start the run anew with --restart"
         ) from error
-    return state, record, settings
 
 
-def identity(settings: Any, inputs: dict[str, Any]) -> dict[str, Any]:
-    """Return what must be equal for a run to go on: settings and what it trains on, flat (`fuse.adapter.depth`)."""
-    flat: dict[str, Any] = {}
-
-    def walk(prefix: str, value: Any) -> None:
-        if isinstance(value, dict):
-            for key, inner in value.items():
-                walk(f"{prefix}.{key}", inner)
+def flat(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the leaves of nested mappings by their path: `fuse.adapter.depth`."""
+    leaves: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping):
+            leaves.update({f"{name}.{key}": leaf for key, leaf in flat(value).items()})
         else:
-            flat[prefix] = value
-
-    for name, value in {"fuse": asdict(settings), **inputs}.items():
-        walk(name, value)
-    return flat
+            leaves[name] = value
+    return leaves
 
 
 def changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
@@ -124,8 +137,13 @@ def check_same(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) 
         )
 
 
-def load_weights(space: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+def load_weights(space: nn.Module, weights: Mapping[str, Tensor], name: str) -> None:
     """Give a joint space the weights that a run saved.
+
+    Args:
+        space: the joint space.
+        weights: its state dict, as it was saved.
+        name: of what holds the weights, for the message.
 
     Raises:
         FusemixError: where a weight is missing, or of another shape.
@@ -135,7 +153,7 @@ def load_weights(space: nn.Module, weights: Mapping[str, Tensor], path: Path) ->
     if unfit := changes(has, needs):
         more = f" and {len(unfit) - 1} more" if len(unfit) > 1 else ""
         raise FusemixError(
-            f"the weights in {path} do not fit these adapters and edges ({unfit[0]}{more}): train under another name"
+            f"{name} does not fit these adapters and edges ({unfit[0]}{more}): train under another name"
             " with --run, or start this one anew with --restart"
         )
     space.load_state_dict(weights)

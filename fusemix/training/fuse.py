@@ -15,20 +15,23 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fusemix.device import resolve_device
+from fusemix.device import adapter_dtype, resolve_device
 from fusemix.errors import FusemixError, nearest
 from fusemix.joint_space import JointSpace
 from fusemix.latents.paired import PairedLatents
 from fusemix.objective import Objective
 from fusemix.progress import Progress
-from fusemix.training.checkpoint import TrainingState, changes, check_same, identity, load_state, save_state
+from fusemix.training.checkpoint import Checkpoint, TrainingState, changes, check_same, flat, load_state, save_state
 from fusemix.training.feeding import Feed, Feeder
 from fusemix.training.learner import Learner, NotFiniteError
 from fusemix.training.monitor import Monitor
 from fusemix.training.settings import FuseSettings
 from fusemix.training.size import step_size
 from fusemix.training.space import fresh_space
-from fusemix.training.validation import Validation, has_pair
+from fusemix.training.splits import check_pairs, items_of_split, with_modalities
+from fusemix.training.validation import Validation
+
+STATE = "training_state.pt"
 
 Callback = Callable[[int, Mapping[str, float]], bool | None]
 
@@ -78,14 +81,19 @@ def fuse(
             raise FusemixError(f"no latents of modality {name!r}: {nearest(name, names)}")
     for name in sorted(set(names) - set(objective.modalities)):
         print(f"{name}: no edge names it, so it gets no adapter", file=sys.stderr, flush=True)
-    trainer = _Trainer(
-        [_only(dataset, objective.modalities) for dataset in datasets],
-        settings,
-        objective,
-        Path(run) if run is not None else None,
-        resolve_device(device),
-    )
-    trainer.resume(accept_changes=accept_changes)
+    datasets = with_modalities(datasets, objective.modalities)
+    folder = Path(run) if run is not None else None
+    mine = _identity(datasets, settings, objective)
+    saved = load_state(folder / STATE) if folder else None
+    if saved is not None and folder is not None:
+        if not accept_changes:
+            check_same(saved.identity, mine, folder)
+        if saved.state.finished and not changes(saved.identity, mine):
+            print(f"{folder}: complete, {saved.state.step} steps, best at {saved.state.best_step}", flush=True)
+            return JointSpace.load(folder / "joint_space")
+    trainer = _Trainer(datasets, settings, objective, folder, resolve_device(device), mine)
+    if saved is not None:
+        trainer.resume(saved)
     return trainer.train(on_step, on_validation)
 
 
@@ -97,36 +105,25 @@ class _Trainer:
         objective: Objective,
         run: Path | None,
         device: torch.device,
+        identity: Mapping[str, object],
     ) -> None:
-        self.settings, self.run, self.device = settings, run, device
-        train, val = _split(datasets, "train"), _split(datasets, "val")
-        _check_pairs(train, objective)
+        self.settings, self.run, self.device, self.identity = settings, run, device, identity
+        dtype = adapter_dtype(device, settings.precision)
+        train, val = items_of_split(datasets, "train"), items_of_split(datasets, "val")
+        check_pairs(train, objective.edges)
         self.validation = Validation(val, objective.edges)
         space = fresh_space(train, settings, objective)
         self.feeder = Feeder(train, settings, device)
-        self.learner = Learner(space, objective, settings, device, self.feeder.item_ids)
+        self.learner = Learner(space.to(device), objective, settings, dtype, self.feeder.item_ids)
         self.size = step_size(space, objective, settings)
         self.state = TrainingState()
         self.saved_at: int | None = None
         self.best: dict[str, Tensor] = {}
         self.changed: list[str] = []
-        self.identity = identity(
-            # The objective is told as a whole, whether the settings or the caller gave it, and where latents wait
-            # changes no number.
-            replace(settings, edges=(), anchor=None, mask_equal_content=True, residency="auto"),
-            {
-                "dataset": ", ".join(part.dataset.fingerprint or part.dataset.name for part in datasets),
-                "edges": str(objective),
-                **{f"encoder of {name}": asdict(spec) if spec else "" for name, spec in space.specs.items()},
-            },
-        )
 
     def train(self, on_step: Callback | None, on_validation: Callback | None) -> JointSpace:
         """Run the steps that are left, or as many as the callbacks allow, and return the best joint space."""
         state, steps = self.state, self.settings.steps
-        if state.finished:
-            print(f"{self.run}: complete, {state.step} steps, best at {state.best_step}", flush=True)
-            return self._best_space()
         print(f"{self.feeder}\n{self.size}\n{self.learner}", file=sys.stderr, flush=True)
         with (
             Progress(steps, "fuse", "steps", state.step) as progress,
@@ -154,20 +151,11 @@ class _Trainer:
                 monitor.begin()
         return self._best_space()
 
-    def resume(self, *, accept_changes: bool) -> None:
-        """Go on where the run's checkpoint stands, if there is one."""
-        path = self.run / "training_state.pt" if self.run else None
-        saved = load_state(path) if path else None
-        if saved is None or path is None:
-            return
-        self.state, tensors, before = saved
-        # A setting that the run's version did not have yet stood at its default.
-        before = {**identity(FuseSettings(), {}), **before}
-        if not accept_changes:
-            check_same(before, self.identity, path.parent)
-        self.learner.restore(tensors, path)
-        self.best, self.saved_at = tensors["best"], self.state.step
-        self.changed = changes(before, self.identity)
+    def resume(self, saved: Checkpoint) -> None:
+        """Go on where a checkpoint stands."""
+        self.state, self.best, self.saved_at = saved.state, saved.best, saved.state.step
+        self.learner.restore(saved.learner, f"the checkpoint in {self.run}")
+        self.changed = changes(saved.identity, self.identity)
         if self.changed:
             told = f"goes on at step {self.state.step} with other settings: {'; '.join(self.changed)}"
             print(f"{self.run} {told}", file=sys.stderr, flush=True)
@@ -202,8 +190,7 @@ class _Trainer:
         # The joint space goes first: a kill between the two writes repeats steps, which give the same numbers.
         if self.state.best_step == self.state.step:
             self.learner.space.save(self.run / "joint_space")
-        tensors = {**self.learner.state(), "best": self.best}
-        save_state(self.run / "training_state.pt", self.state, tensors, self.identity)
+        save_state(self.run / STATE, Checkpoint(self.state, self.learner.state(), self.best, self.identity))
         self.saved_at = self.state.step
 
     def _best_space(self) -> JointSpace:
@@ -211,31 +198,17 @@ class _Trainer:
         return self.learner.space.cpu().eval()
 
 
-def _only(latents: PairedLatents, modalities: Sequence[str]) -> PairedLatents:
-    """Leave out the modalities that no edge names: their adapters would stay as they were drawn."""
-    return replace(
-        latents, modalities={name: rows for name, rows in latents.modalities.items() if name in modalities}
-    )
-
-
-def _split(datasets: Sequence[PairedLatents], name: str) -> list[PairedLatents]:
-    parts = [latents.split(name) for latents in datasets if bool((latents.splits == name).any())]
-    if not parts:
-        have = "; ".join(f"{part.dataset.name}: {', '.join(sorted(set(part.splits)))}" for part in datasets)
-        raise FusemixError(
-            f"no item in the split {name!r}: training takes train and val, to learn from the one and select by the"
-            f" other, and there are ({have})"
-        )
-    return parts
-
-
-def _check_pairs(train: Sequence[PairedLatents], objective: Objective) -> None:
-    if not any(has_pair(latents, edge) for latents in train for edge in objective.edges):
-        names = ", ".join(edge.name for edge in objective.edges)
-        raise FusemixError(
-            f"no item of the training split has both modalities of an edge ({names}): nothing to train on; look"
-            " whether the modalities name their items alike"
-        )
+def _identity(datasets: Sequence[PairedLatents], settings: FuseSettings, objective: Objective) -> dict[str, object]:
+    encoders: dict[str, object] = {}
+    for latents in datasets:
+        for name, modality in latents.modalities.items():
+            known = asdict(modality.spec) if modality.spec else {"dim": modality.values.shape[1]}
+            encoders.setdefault(f"encoder of {name}", known)
+    # The objective is told as a whole, whether the settings or the caller gave it, and where latents wait changes no
+    # number.
+    told = replace(settings, edges=(), anchor=None, mask_equal_content=True, residency="auto")
+    dataset = ", ".join(part.dataset.fingerprint or part.dataset.name for part in datasets)
+    return flat({"fuse": asdict(told), "dataset": dataset, "edges": str(objective), **encoders})
 
 
 def _describe(state: TrainingState, figures: Mapping[str, float]) -> str:

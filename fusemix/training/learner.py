@@ -8,14 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from fusemix.device import adapter_dtype
 from fusemix.edge import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE
 from fusemix.joint_space import JointSpace
 from fusemix.objective import Objective
@@ -36,14 +34,11 @@ class Learner:
     """A joint space and the optimiser that trains it.
 
     Args:
-        space: fresh, on the CPU; it moves to the device.
+        space: the joint space, on the device where it trains.
         objective: the loss.
-        settings: precision, micro-batches, optimiser, schedule, seed.
-        device: where to train.
+        settings: micro-batches, optimiser, schedule, seed.
+        dtype: type in which the adapters compute.
         item_ids: names the items at positions, as `Feeder.item_ids` does.
-
-    Raises:
-        FusemixError: for a precision that the device lacks.
     """
 
     def __init__(
@@ -51,14 +46,14 @@ class Learner:
         space: JointSpace,
         objective: Objective,
         settings: FuseSettings,
-        device: torch.device,
+        dtype: torch.dtype,
         item_ids: Callable[[Tensor], list[str]],
     ) -> None:
-        self.settings, self.objective, self.device, self._item_ids = settings, objective, device, item_ids
-        self.dtype = adapter_dtype(device, settings.precision)
-        self.space = space.to(device)
-        self.optimizer = make_optimizer(self.space, settings)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
+        self.space, self.objective, self.settings, self.dtype = space, objective, settings, dtype
+        self._item_ids = item_ids
+        self.device = next(space.buffers()).device
+        self.optimizer = make_optimizer(space, settings)
+        self.scaler = torch.amp.GradScaler(self.device.type, enabled=dtype == torch.float16)
         self.skipped = 0
 
     def __str__(self) -> str:
@@ -139,13 +134,13 @@ class Learner:
             "skipped": self.skipped,
         }
 
-    def restore(self, state: Mapping[str, Any], path: Path) -> None:
+    def restore(self, state: Mapping[str, Any], name: str) -> None:
         """Take weights, moments and the scale of the loss from a state; what the settings say is not in it.
 
         Raises:
-            FusemixError: where the weights do not fit, naming `path`.
+            FusemixError: where the weights do not fit, by the name of what holds them.
         """
-        load_weights(self.space, state["space"], path)
+        load_weights(self.space, state["space"], name)
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state["optimizer"]["state"], "param_groups": groups})
         # A state of another precision has no scale.

@@ -13,6 +13,7 @@ from fusemix.joint_space import JointSpace
 from fusemix.latents.paired import PairedLatents
 from fusemix.objective import Edge
 from fusemix.retrieval import RetrievalPool, mean_reciprocal_rank, pool_rows, ranks, recall_at
+from fusemix.training.splits import has_pair
 
 
 class Validation:
@@ -47,13 +48,6 @@ class Validation:
         for dataset, of_dataset in measured.items():
             figures.update({f"{dataset}/{name}": value for name, value in of_dataset.items()})
         return figures
-
-
-def has_pair(latents: PairedLatents, edge: Edge) -> bool:
-    """Return whether an item has both modalities of an edge."""
-    if edge.a not in latents.modalities or edge.b not in latents.modalities:
-        return False
-    return bool((latents[edge.a].counts.bool() & latents[edge.b].counts.bool()).any())
 
 
 def _measure(space: JointSpace, latents: PairedLatents, pools: Sequence[RetrievalPool]) -> dict[str, float]:

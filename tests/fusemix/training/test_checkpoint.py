@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import zipfile
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,11 @@ import torch
 from fusemix.adapters.settings import AdapterSettings
 from fusemix.errors import FusemixError
 from fusemix.training.checkpoint import (
+    Checkpoint,
     TrainingState,
     changes,
     check_same,
-    identity,
+    flat,
     load_state,
     load_weights,
     save_state,
@@ -21,29 +23,38 @@ from fusemix.training.checkpoint import (
 from fusemix.training.settings import FuseSettings
 
 STATE = TrainingState(step=7, best_mrr=0.25, best_step=5, stale=2, finished=True)
+EMPTY = Checkpoint(STATE, {}, {}, flat({"fuse": asdict(FuseSettings())}))
 
 
 def test_a_state_comes_back_as_it_was_saved(tmp_path: Path) -> None:
-    tensors: dict[str, Any] = {
+    learner: dict[str, Any] = {
         "space": {"w": torch.randn(3)},
         "optimizer": {"state": {0: {"step": torch.tensor(3.0)}}},
     }
-    save_state(tmp_path / "run" / "state.pt", STATE, tensors, {"fuse.steps": 9})
+    best = {"w": torch.randn(2)}
+    save_state(tmp_path / "run" / "state.pt", Checkpoint(STATE, learner, best, {**EMPTY.identity, "fuse.steps": 9}))
     loaded = load_state(tmp_path / "run" / "state.pt")
     assert loaded is not None
-    state, again, settings = loaded
-    assert state == STATE
-    assert settings == {"fuse.steps": 9}
-    assert torch.equal(again["space"]["w"], tensors["space"]["w"])
-    assert again["optimizer"]["state"][0]["step"] == 3
+    assert loaded.state == STATE
+    assert loaded.identity == {**EMPTY.identity, "fuse.steps": 9}
+    assert torch.equal(loaded.best["w"], best["w"])
+    assert torch.equal(loaded.learner["space"]["w"], learner["space"]["w"])
+    assert loaded.learner["optimizer"]["state"][0]["step"] == 3
+
+
+def test_a_setting_that_a_run_did_not_have_yet_stood_at_its_default(tmp_path: Path) -> None:
+    save_state(tmp_path / "state.pt", Checkpoint(STATE, {}, {}, {"fuse.steps": 9, "dataset": "toys"}))
+    loaded = load_state(tmp_path / "state.pt")
+    assert loaded is not None
+    assert loaded.identity == {**EMPTY.identity, "fuse.steps": 9, "dataset": "toys"}
 
 
 def test_a_full_disk_is_told_and_the_older_state_stays(tiny_disk: Path) -> None:
     path = tiny_disk / "state.pt"
-    save_state(path, STATE, {}, {})
+    save_state(path, EMPTY)
     with pytest.raises(FusemixError, match=r"cannot write .*state\.pt: No space left.*free some space"):
-        save_state(path, STATE, {"space": {"w": torch.zeros(2_000_000)}}, {})
-    assert load_state(path) == (STATE, {}, {})
+        save_state(path, replace(EMPTY, best={"w": torch.zeros(2_000_000)}))
+    assert load_state(path) == EMPTY
     assert list(tiny_disk.iterdir()) == [path]
 
 
@@ -54,7 +65,7 @@ def test_no_file_is_no_state(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kept", [0.0, 0.01, 0.5, 0.99])
 def test_a_truncated_state_is_refused_with_the_remedy(tmp_path: Path, kept: float) -> None:
     path = tmp_path / "state.pt"
-    save_state(path, STATE, {"space": {"w": torch.randn(300)}}, {})
+    save_state(path, replace(EMPTY, best={"w": torch.randn(300)}))
     raw = path.read_bytes()
     path.write_bytes(raw[: int(kept * len(raw))])
     with pytest.raises(FusemixError, match=r"state\.pt cannot be read .*--restart"):
@@ -78,7 +89,7 @@ def test_code_planted_in_a_state_never_runs(tmp_path: Path) -> None:
     assert not (tmp_path / "owned").exists()
 
 
-@pytest.mark.parametrize("record", [{}, {"format_version": 1}, {"format_version": 1, "settings": {}}, [1], None])
+@pytest.mark.parametrize("record", [{}, {"format_version": 1}, {"format_version": 1, "state": {"x": 1}}, [1], None])
 def test_what_is_no_state_is_refused(tmp_path: Path, record: Any) -> None:
     torch.save(record, tmp_path / "state.pt")
     with pytest.raises(FusemixError, match="cannot be read"):
@@ -92,8 +103,8 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
 
 
 def test_changed_settings_are_refused_with_both_values() -> None:
-    before = identity(FuseSettings(adapter=AdapterSettings(dropout=0.2)), {"dataset": "f00d"})
-    now = identity(FuseSettings(seed=3), {"dataset": "beef"})
+    before = flat({"fuse": asdict(FuseSettings(adapter=AdapterSettings(dropout=0.2))), "dataset": "f00d"})
+    now = flat({"fuse": asdict(FuseSettings(seed=3)), "dataset": "beef"})
     check_same(before, dict(before), Path("runs/x"))
     with pytest.raises(FusemixError) as refused:
         check_same(before, now, Path("runs/x"))
@@ -114,7 +125,7 @@ def test_a_setting_that_appears_or_goes_is_a_change() -> None:
 
 
 def test_a_file_of_a_format_that_this_torch_does_not_know_is_refused(tmp_path: Path) -> None:
-    save_state(tmp_path / "saved.pt", STATE, {}, {})
+    save_state(tmp_path / "saved.pt", EMPTY)
     with zipfile.ZipFile(tmp_path / "saved.pt") as old, zipfile.ZipFile(tmp_path / "state.pt", "w") as new:
         for entry in old.infolist():
             new.writestr(entry, b"9999\n" if entry.filename.endswith("/version") else old.read(entry))
@@ -127,7 +138,7 @@ def test_a_file_of_a_format_that_this_torch_does_not_know_is_refused(tmp_path: P
 
 def test_weights_that_fit_are_taken() -> None:
     one, other = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
-    load_weights(one, other.state_dict(), Path("x"))
+    load_weights(one, other.state_dict(), "x")
     assert torch.equal(one.weight, other.weight)
 
 
@@ -140,8 +151,8 @@ def test_weights_that_fit_are_taken() -> None:
     ],
 )
 def test_weights_that_do_not_fit_are_refused(saved: dict[str, torch.Tensor], message: str) -> None:
-    with pytest.raises(FusemixError, match=rf"weights in runs/x do not fit .*\({message}: train .* --restart"):
-        load_weights(torch.nn.Linear(3, 2), saved, Path("runs/x"))
+    with pytest.raises(FusemixError, match=rf"runs/x does not fit .*\({message}: train .* --restart"):
+        load_weights(torch.nn.Linear(3, 2), saved, "runs/x")
 
 
 def test_accepted_changes_give_a_run_its_patience_back() -> None:

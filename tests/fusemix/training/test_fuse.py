@@ -211,3 +211,8 @@ def test_embeddings_that_collapse_are_warned_of_once() -> None:
     assert told.startswith(
         "step 2: the image embeddings collapse, two of the validation split have a cosine of 1.000"
     )
+
+
+def test_float16_on_a_cpu_is_refused() -> None:
+    with pytest.raises(FusemixError, match=r"fuse.precision is float16, which only GPUs train in: choose auto"):
+        train(world(), replace(SHORT, precision="float16"))

@@ -155,7 +155,7 @@ def test_a_run_that_an_earlier_version_began_goes_on(tmp_path: Path) -> None:
     train(world(), tmp_path)
     record = torch.load(tmp_path / "training_state.pt", weights_only=True)
     for key in ("captions", "mask_equal_content", "edges", "anchor", "bias"):
-        del record["settings"][f"fuse.{key}"]
+        del record["identity"][f"fuse.{key}"]
     torch.save(record, tmp_path / "training_state.pt")
     train(world(), tmp_path)
     with pytest.raises(FusemixError, match=r"fuse\.captions was 'one', now 'all'"):

@@ -152,11 +152,11 @@ def test_accepted_changes_go_on_from_the_weights_that_were_saved(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train(world(), run=tmp_path)
-    saved = torch.load(tmp_path / "training_state.pt", weights_only=True)["space"]
+    saved = torch.load(tmp_path / "training_state.pt", weights_only=True)["learner"]["space"]
     settings = replace(SHORT, steps=9, learning_rate=1e-30, final_learning_rate=0, weight_decay=0, batch_size=20)
     recorder = Recorder()
     train(world(), settings, run=tmp_path, accept_changes=True, on_validation=recorder)
-    after = torch.load(tmp_path / "training_state.pt", weights_only=True)["space"]
+    after = torch.load(tmp_path / "training_state.pt", weights_only=True)["learner"]["space"]
     assert all(torch.equal(saved[name], after[name]) for name in saved)
     assert recorder.steps == [8, 9]
     assert "goes on at step 6 with other settings: fuse.batch_size was 24, now 20; fuse." in capsys.readouterr().err
@@ -203,11 +203,13 @@ def test_weights_of_another_shape_cannot_be_accepted(tmp_path: Path) -> None:
         (replace(SHORT, joint_dim=8), r"adapters\.audio\.blocks\.2\.bias was \(16,\), now \(8,\) and \d+ more"),
         (replace(SHORT, edges=(Edge("image", "text"),)), r"adapters\.audio\.\S+ was \S+, now None and"),
     ):
-        with pytest.raises(FusemixError, match=f"training_state.pt do not fit .*{message}.*--restart"):
+        with pytest.raises(FusemixError, match=f"the checkpoint in .* does not fit .*{message}.*--restart"):
             train(world(modalities=THREE), settings, run=tmp_path, accept_changes=True)
     wider = {**THREE, "image": 25}
-    with pytest.raises(FusemixError, match=r"do not fit .*image\.\S+ was \(\d+,\), now"):
+    with pytest.raises(FusemixError, match=r"started with other settings \(encoder of image.dim was 24, now 25\)"):
         train(world(modalities=wider), run=tmp_path)
+    with pytest.raises(FusemixError, match=r"does not fit .*image\.\S+ was \(\d+,\), now"):
+        train(world(modalities=wider), run=tmp_path, accept_changes=True)
     assert metrics(tmp_path) == before
 
 
@@ -240,7 +242,7 @@ def test_other_data_make_the_best_figure_start_anew(tmp_path: Path) -> None:
     recorder = Recorder()
     settings = replace(SHORT, steps=8, learning_rate=1e-30, final_learning_rate=0)
     space = train(birds, settings, run=tmp_path, accept_changes=True, on_validation=recorder)
-    best = torch.load(tmp_path / "training_state.pt", weights_only=True)
+    best = torch.load(tmp_path / "training_state.pt", weights_only=True)["state"]
     assert (best["best_step"], best["best_mrr"]) == (8, recorder.mrr[-1])
     assert same(space, JointSpace.load(tmp_path / "joint_space"))
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,17 +11,14 @@ from torch import Tensor
 from fusemix.adapters.settings import AdapterSettings
 from fusemix.batch import LatentBatch
 from fusemix.edge import Edge
-from fusemix.errors import FusemixError
 from fusemix.joint_space import JointSpace
 from fusemix.objective import Objective
-from fusemix.training import learner as learner_module
 from fusemix.training.feeding import Feed
 from fusemix.training.learner import Learner, NotFiniteError
 from fusemix.training.settings import FuseSettings
 from fusemix.training.space import fresh_space
 from tests.fusemix.synthetic import world
 
-CPU = torch.device("cpu")
 SETTINGS = FuseSettings(
     steps=10, warmup_steps=0, batch_size=12, joint_dim=8, adapter=AdapterSettings(expansion=2, dropout=0.3)
 )
@@ -66,9 +62,9 @@ def ids(items: Tensor) -> list[str]:
     return [f"item{item}" for item in items.tolist()]
 
 
-def make(objective: Objective = EDGES, **change: Any) -> Learner:
+def make(objective: Objective = EDGES, dtype: torch.dtype = torch.float32, **change: Any) -> Learner:
     settings = replace(SETTINGS, **change)
-    return Learner(fresh_space([world().split("train")], settings, objective), objective, settings, CPU, ids)
+    return Learner(fresh_space([world().split("train")], settings, objective), objective, settings, dtype, ids)
 
 
 def make_feed(seed: int = 0) -> Feed:
@@ -81,12 +77,6 @@ def make_feed(seed: int = 0) -> Feed:
 
 def weights(learner: Learner) -> dict[str, Tensor]:
     return {name: weight.detach().clone() for name, weight in learner.space.named_parameters()}
-
-
-def in_half_precision(monkeypatch: pytest.MonkeyPatch, objective: Objective, **change: Any) -> Learner:
-    """Return a learner that trains in float16 as a GPU does, on the CPU."""
-    monkeypatch.setattr(learner_module, "adapter_dtype", lambda device, precision: torch.float16)
-    return make(objective, **change)
 
 
 def test_a_step_tells_its_figures() -> None:
@@ -121,7 +111,7 @@ def test_gradients_longer_than_the_clip_are_scaled_down_to_it_and_told_as_they_w
 
 
 def test_bfloat16_trains_on_a_cpu_and_is_not_float32() -> None:
-    exact, rough = make(), make(precision="bfloat16")
+    exact, rough = make(), make(dtype=torch.bfloat16)
     losses = [learner.step(0, make_feed())["loss"] for learner in (exact, rough)]
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
@@ -130,14 +120,9 @@ def test_bfloat16_trains_on_a_cpu_and_is_not_float32() -> None:
     assert str(make(micro_batch=4)) == "adapters compute in float32 on the CPU, 4 items at once"
 
 
-def test_float16_on_a_cpu_is_refused() -> None:
-    with pytest.raises(FusemixError, match=r"fuse.precision is float16, which only GPUs train in"):
-        make(precision="float16")
-
-
-def test_float16_scales_the_loss_and_takes_the_same_step(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_float16_scales_the_loss_and_takes_the_same_step() -> None:
     exact = make(SMALL, clip_norm=0.5)
-    half = in_half_precision(monkeypatch, SMALL, clip_norm=0.5)
+    half = make(SMALL, torch.float16, clip_norm=0.5)
     assert half.scaler.get_scale() == 65536.0
     told = [learner.step(0, make_feed()) for learner in (exact, half)]
     assert told[0]["gradient_norm"] == pytest.approx(told[1]["gradient_norm"], rel=0.02)
@@ -149,11 +134,9 @@ def test_float16_scales_the_loss_and_takes_the_same_step(monkeypatch: pytest.Mon
     )
 
 
-def test_gradients_that_overflow_float16_are_skipped_counted_and_their_scale_lowered(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_gradients_that_overflow_float16_are_skipped_counted_and_their_scale_lowered() -> None:
     objective = Exploding(SMALL.edges)
-    learner = in_half_precision(monkeypatch, objective)
+    learner = make(objective, torch.float16)
     objective.calls = (False, True, True, False)  # type: ignore[assignment]
     learner.step(0, make_feed())
     before = weights(learner)
@@ -166,16 +149,16 @@ def test_gradients_that_overflow_float16_are_skipped_counted_and_their_scale_low
     assert not torch.equal(weights(learner)[moved], before[moved])
 
 
-def test_float16_stops_where_no_lower_scale_helps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_float16_stops_where_no_lower_scale_helps() -> None:
     objective = Exploding(SMALL.edges)
-    learner = in_half_precision(monkeypatch, objective)
+    learner = make(objective, torch.float16)
     objective.calls = (True,) * 17  # type: ignore[assignment]
     assert [learner.step(step, make_feed())["skipped"] for step in range(16)] == list(range(1, 17))
     with pytest.raises(NotFiniteError, match="the gradients of step 16 are not finite"):
         learner.step(16, make_feed())
 
 
-@pytest.mark.parametrize("change", [{}, {"precision": "bfloat16"}, {"micro_batch": 5}])
+@pytest.mark.parametrize("change", [{}, {"dtype": torch.bfloat16}, {"micro_batch": 5}])
 def test_gradients_that_are_not_finite_stop_the_run_before_they_spoil_weights(change: dict[str, Any]) -> None:
     objective = Exploding(EDGES.edges)
     objective.calls = (True,)  # type: ignore[assignment]
@@ -206,24 +189,23 @@ def test_a_state_goes_on_with_the_same_numbers() -> None:
     expected = [whole.step(step, make_feed(step)) for step in range(6)]
     found = [half.step(step, make_feed(step)) for step in range(3)]
     again = make(clip_norm=0.5)
-    again.restore(half.state(), Path("x"))
+    again.restore(half.state(), "x")
     found += [again.step(step, make_feed(step)) for step in range(3, 6)]
     assert found == expected
     assert all(torch.equal(weight, weights(again)[name]) for name, weight in weights(whole).items())
 
 
-def test_a_scaled_run_goes_on_with_its_scale(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_scaled_run_goes_on_with_its_scale() -> None:
     objective = Exploding(SMALL.edges)
-    learner = in_half_precision(monkeypatch, objective)
+    learner = make(objective, torch.float16)
     objective.calls = (False, True)  # type: ignore[assignment]
     for step in range(2):
         learner.step(step, make_feed())
-    again = in_half_precision(monkeypatch, objective)
-    again.restore(learner.state(), Path("x"))
+    again = make(objective, torch.float16)
+    again.restore(learner.state(), "x")
     assert (again.scaler.get_scale(), again.skipped) == (32768.0, 1)
-    monkeypatch.undo()
     plain = make(SMALL)
-    plain.restore(learner.state(), Path("x"))
+    plain.restore(learner.state(), "x")
     assert plain.scaler.get_scale() == 1.0
 
 
