@@ -16,6 +16,7 @@ from fusemix.errors import FusemixError
 from fusemix.recipe import Recipe
 
 if TYPE_CHECKING:
+    from fusemix.extract.dataset import Dataset
     from fusemix.joint_space import JointSpace
     from fusemix.latents.paired import PairedLatents
 
@@ -34,12 +35,12 @@ def fuse(arguments: Sequence[str]) -> Exit:
     run = Path(options.root) / "runs" / (options.run or recipe.name)
     recipe, datasets = load_datasets(recipe)
     extract_missing(recipe, datasets, options)
-    latents = _latents(recipe, options)
+    latents = _latents(recipe, datasets, options)
     # A slip in the name of the split must not show only after the training.
     measured = _measurable(latents, recipe)
     if options.restart:
         _remove_run(run)
-    space = train(latents[0], recipe.fuse, run=run, device=options.device)
+    space = train(latents, recipe.fuse, run=run, device=options.device, accept_changes=options.accept_changes)
     recipe.save(run / "recipe.yaml")
     results = _measure(space, measured, recipe, run, Path(options.root))
     print(f"\nrun: {run}", *(f"result: {path}" for path in results), sep="\n")
@@ -73,7 +74,7 @@ def benchmark(arguments: Sequence[str]) -> Exit:
     if options.restart:
         for folder in runs.glob("*-seed*"):
             _remove_run(folder)
-    [latents] = _latents(recipe, options)
+    [latents] = _latents(recipe, datasets, options)
     result = compare(latents, a, b, recipe.fuse, recipe.benchmark, runs=runs, device=options.device)
     path = Path(options.root) / "results" / "comparison" / f"{options.run or recipe.name}.json"
     write_json(path, "comparison", result.to_dict(), {"recipe": recipe.name, "machine": machine()})
@@ -100,10 +101,22 @@ def _pair(recipe: Recipe, given: Sequence[str] | None) -> tuple[str, str]:
     return a, b
 
 
-def _latents(recipe: Recipe, options: Namespace) -> list[PairedLatents]:
-    from fusemix.search import run_latents
+def _latents(recipe: Recipe, datasets: Sequence[Dataset], options: Namespace) -> list[PairedLatents]:
+    """Load the latents of each dataset; what is too large for the memory is left in its files."""
+    from fusemix.device import resolve_device
+    from fusemix.latents.file import LatentsFile
+    from fusemix.latents.paired import PairedLatents
+    from fusemix.search import latents_files
+    from fusemix.training.residency import wants_mapping
 
-    return [run_latents(options.root, name, recipe.encoder_choices) for name in recipe.dataset_names]
+    files = []
+    for dataset in datasets:
+        encoders = {name: chosen for name, chosen in recipe.encoder_choices.items() if name in dataset.modalities}
+        files.append(latents_files(options.root, dataset.name, encoders))
+    opened = [LatentsFile(path) for of in files for paths in of.values() for path in paths]
+    size = sum(file.rows * file.dim * file.dtype.itemsize for file in opened)
+    mapped = wants_mapping(size, recipe.fuse.residency, resolve_device(options.device))
+    return [PairedLatents.load(of, mapped=mapped) for of in files]
 
 
 def _measurable(latents: Sequence[PairedLatents], recipe: Recipe) -> list[PairedLatents]:

@@ -37,9 +37,9 @@ finally:
 """
 STOPPED_AT_14 = """
 import sys
-import fusemix.training.fuse
+import fusemix.training.learner
 from fusemix.cli import main
-steps, learning_rate = [], fusemix.training.fuse.learning_rate
+steps, learning_rate = [], fusemix.training.learner.learning_rate
 
 def stopping(step, settings):
     steps.append(step)
@@ -47,7 +47,7 @@ def stopping(step, settings):
         raise KeyboardInterrupt
     return learning_rate(step, settings)
 
-fusemix.training.fuse.learning_rate = stopping
+fusemix.training.learner.learning_rate = stopping
 try:
     main(sys.argv[1:])
 except SystemExit as ended:
@@ -90,7 +90,7 @@ def light(*arguments: str, columns: int = 80) -> subprocess.CompletedProcess[str
 def test_help_lists_commands_and_recipes_without_torch(arguments: list[str]) -> None:
     done = light(*arguments)
     assert (done.returncode, done.stderr) == (0, "")
-    for word in ("extract RECIPE", "fuse RECIPE", "benchmark RECIPE", "search QUERY", "recipes: emoji"):
+    for word in ("extract RECIPE", "fuse RECIPE", "benchmark RECIPE", "search QUERY", "recipes: 5m-dinov2-bge, "):
         assert word in done.stdout
 
 
@@ -122,10 +122,11 @@ def test_help_lists_all_commands_and_exit_codes_on_a_narrow_terminal(columns: in
         ),
         (
             ["fuse", "--help"],
-            ["--run", "--restart", "--fuse.batch_size", "Pairs that enter the loss", "--fuse.adapter"],
+            ["--run", "--restart", "--accept-changes", "--fuse.batch_size", "Pairs that enter the loss"],
         ),
         (["fuse", "emoji", "--help"], ["--fuse.batch_size"]),
-        (["benchmark", "--help"], ["--benchmark.seeds", "Bootstrap draws over items"]),
+        (["fuse", "--help"], ["--fuse.adapter.kind {", "--fuse.adapters ADAPTERS Modality -> its adapter"]),
+        (["benchmark", "--help"], ["--benchmark.seeds", "Bootstrap draws over items", "--pair A B"]),
         (["search", "--help"], ["query", "--run", "--gallery", "-k"]),
         (["extract", "--from-arrays", "--help"], ["--items IDS", "--spec", "--out", "--splits", "--tensor"]),
         (["merge", "--help"], ["SHARD ...", "--out", "3 complete, but some rows failed"]),
@@ -145,7 +146,14 @@ def test_the_help_of_extract_leaves_out_what_it_does_not_use() -> None:
     shown = light("extract", "--help").stdout
     assert "--fuse" not in shown
     assert "--benchmark" not in shown
-    assert "Mapping[" not in shown
+
+
+@pytest.mark.parametrize("command", ["extract", "fuse", "search"])
+def test_help_speaks_of_options_and_not_of_python(command: str) -> None:
+    shown = light(command, "--help").stdout
+    for words in ("type: ", "Mapping[", "Literal[", "Path to a configuration file", ".help"):
+        assert words not in shown
+    assert all(len(line) <= 80 for line in shown.splitlines())
 
 
 def test_the_version_is_told() -> None:
@@ -156,7 +164,7 @@ def test_the_version_is_told() -> None:
     ("arguments", "message"),
     [
         (["fuze"], "unknown command 'fuze': did you mean 'fuse'?"),
-        (["fuse"], "which recipe? fusemix fuse RECIPE, with one of emoji"),
+        (["fuse"], "which recipe? fusemix fuse RECIPE, with one of 5m-dinov2-bge, "),
         (["extract", "--root", "x", "emoji"], "which recipe? fusemix extract RECIPE"),
         (["fuse", "emojy"], "unknown recipe 'emojy': did you mean 'emoji'?"),
         (["fuse", "emoji.yaml"], "no recipe file at emoji.yaml"),

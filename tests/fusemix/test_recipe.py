@@ -10,30 +10,10 @@ import yaml
 from fusemix.adapters.settings import AdapterSettings
 from fusemix.edge import Edge
 from fusemix.errors import FusemixError
-from fusemix.extract import encoder_names
 from fusemix.extract.settings import DatasetChoice, EncoderChoice
-from fusemix.recipe import Recipe, load_recipe, packaged_recipes, recipe_path
+from fusemix.recipe import Recipe, load_recipe, recipe_path
 from fusemix.training.settings import FuseSettings
 from tests.fusemix.recipes import FREE, MINIMAL, NAMES, SEVERAL, written
-
-
-@pytest.mark.parametrize("name", packaged_recipes())
-def test_every_packaged_recipe_parses(name: str) -> None:
-    recipe = load_recipe(recipe_path(name))
-    assert recipe.name == name
-    for choices in recipe.encoder_choices.values():
-        assert {choice.name for choice in choices} <= set(encoder_names())
-
-
-def test_the_emoji_recipe_is_packaged() -> None:
-    assert "emoji" in packaged_recipes()
-
-
-@pytest.mark.parametrize("name", packaged_recipes())
-def test_a_saved_recipe_is_read_back_the_same(tmp_path: Path, name: str) -> None:
-    recipe = load_recipe(recipe_path(name), ["--benchmark.k", "[2, 3]", "--fuse.adapter.dropout", "0.25"])
-    recipe.save(tmp_path / "run" / "recipe.yaml")
-    assert load_recipe(tmp_path / "run" / "recipe.yaml") == recipe
 
 
 def test_a_saved_recipe_spells_every_default_out(tmp_path: Path) -> None:

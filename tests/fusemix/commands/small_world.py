@@ -27,6 +27,7 @@ colours = tests.extract.colours:of_pictures
 written-colours = tests.extract.colours:of_captions
 same-written-colours = tests.fusemix.commands.small_world:of_captions_again
 bright-colours = tests.fusemix.commands.small_world:of_bright_captions
+named-colours = tests.fusemix.commands.small_world:of_names
 """
 
 
@@ -81,6 +82,11 @@ def command(*arguments: str | Path) -> list[str]:
 def of_captions_again(device: torch.device) -> Colours:
     """Make another encoder of captions."""
     return Colours("text", "same-written-colours")
+
+
+def of_names(device: torch.device) -> Colours:
+    """Make an encoder of a modality that no other encodes."""
+    return Colours("name", "named-colours")
 
 
 def of_bright_captions(device: torch.device, *, times: int = 1, cut: bool = True) -> Colours:
