@@ -150,7 +150,7 @@ def test_the_help_of_extract_leaves_out_what_it_does_not_use() -> None:
 
 @pytest.mark.parametrize("command", ["extract", "fuse", "search"])
 def test_help_speaks_of_options_and_not_of_python(command: str) -> None:
-    shown = light(command, "--help").stdout
+    shown = light(command, "--help").stdout.partition("\n\n")[2]
     for words in ("type: ", "Mapping[", "Literal[", "Path to a configuration file", ".help"):
         assert words not in shown
     assert all(len(line) <= 80 for line in shown.splitlines())
