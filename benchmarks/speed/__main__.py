@@ -9,7 +9,7 @@ from pathlib import Path
 from fusemix.benchmarks.context import machine
 from fusemix.benchmarks.report import write_json
 
-BENCHMARKS = ("extraction", "latents", "loss", "ranks")
+BENCHMARKS = ("batches", "extraction", "latents", "loss", "memory", "ranks", "step")
 
 
 def main() -> None:
