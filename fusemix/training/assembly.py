@@ -1,7 +1,8 @@
 """From rows of tables to a batch: what a step needs is sent to the device, and mixed there.
 
-Each parent's latents are picked by one `index_select` a table and mixed in place, so that a batch is never held in
-more than two copies.
+Latents go straight to their places in the batch, and a partner's are mixed into those that are there, some at a time:
+a second copy of a batch costs as much memory as the batch, and on a CPU more time than the mixing itself, for memory
+that is touched for the first time is slow.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ import torch
 from torch import Tensor
 
 from fusemix.batch import LatentBatch
+
+BYTES_AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 28}
+"""So much of a batch is mixed at once: what a CPU's cache holds, and what keeps a GPU busy."""
 
 
 @dataclass(frozen=True)
@@ -69,21 +73,31 @@ class Ingredients:
 def assemble(given: Ingredients) -> LatentBatch:
     """Return the batch, mixed where its pairs have two parents, on the device where its ingredients are."""
     values = {}
-    for name, parents in given.pieces.items():
-        first, *partner = [_brought_together(pieces, given, name) for pieces in parents]
-        # The partner's copy takes the result.
-        values[name] = partner[0].lerp_(first, given.weight) if partner else first
+    for name, (first, *partner) in given.pieces.items():
+        whole = torch.zeros if any(piece.places is not None for piece in first) or not first else torch.empty
+        values[name] = whole(len(given.parents), given.dims[name], device=given.parents.device)
+        for piece in first:
+            _put(piece, values[name])
+        for piece in partner[0] if partner else ():
+            _put(piece, values[name], given.weight)
     return LatentBatch(values, given.present, given.parents, given.content)
 
 
-def _brought_together(pieces: Sequence[Piece], given: Ingredients, name: str) -> Tensor:
-    if len(pieces) == 1 and pieces[0].places is None:
-        return pieces[0].values.index_select(0, pieces[0].index).float()
-    values = torch.zeros(len(given.parents), given.dims[name], device=given.parents.device)
-    for piece in pieces:
-        assert piece.places is not None  # noqa: S101  # one that fills all pairs is alone
-        values.index_copy_(0, piece.places, piece.values.index_select(0, piece.index).float())
-    return values
+def _put(piece: Piece, values: Tensor, weight: float | Tensor | None = None) -> None:
+    """Write latents where they belong; where there is a weight, mix them with what is there, which has the weight."""
+    at_once = max(1, BYTES_AT_ONCE[values.device.type] // (4 * values.shape[1]))
+    for start in range(0, len(piece.index), at_once):
+        chunk = slice(start, start + at_once)
+        latents = piece.values.index_select(0, piece.index[chunk])
+        places = chunk if piece.places is None else piece.places[chunk]
+        there = values[places]
+        if weight is None:
+            there.copy_(latents)
+        else:
+            torch.lerp(latents.float(), there, weight[places] if isinstance(weight, Tensor) else weight, out=there)
+        if piece.places is not None:
+            # Places that lie apart were copied, those in a row are the batch's own memory.
+            values[places] = there
 
 
 class Mover:

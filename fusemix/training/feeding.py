@@ -1,13 +1,14 @@
 """Feeds training: which items each step sees, whom they are mixed with, and their latents from where they wait.
 
 All of it follows from (seed, step): a run that goes on from step 5000 gets what an uninterrupted one would have got,
-and so does one whose latents wait elsewhere.  The next step is prepared in a thread while this one trains.
+and so does one whose latents wait elsewhere.  What has to
+come from elsewhere is prepared for the next step, in a thread, while this one trains.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -34,6 +35,10 @@ class Feed:
 
     batch: LatentBatch
     lam: float
+
+
+_Prepared = tuple[Ingredients, torch.cuda.Event | None, float]
+"""What a batch is made of, when it will be on the device, and lambda."""
 
 
 @dataclass(frozen=True)
@@ -96,25 +101,33 @@ class Feeder:
             for name in sorted({name for latents in parts for name in latents.modalities})
         }
         self._mover = Mover(device)
+        at_hand = all(table.at_hand for tables in self._tables.values() for table in tables if table)
+        # Where a CPU has everything at hand, a thread would only take its cores from training.
+        self._prepares_ahead = device.type == "cuda" or not at_hand
 
     def __str__(self) -> str:
         return "\n".join(map(str, [*self._shares, self._residency]))
 
     def steps(self, start: int, stop: int) -> Generator[Feed]:
-        """Yield the input of steps `start` to `stop` - 1; the next one is prepared meanwhile.
+        """Yield the input of steps `start` to `stop` - 1; threads end with the iterator.
 
         Raises:
             FusemixError: where a file that latents are read from has been cut short.
         """
-        if start >= stop:
-            return
-        with ThreadPoolExecutor(1, "feeder") as ahead, ThreadPoolExecutor(READERS, "reader") as readers:
-            prepared = ahead.submit(self._prepare, start, readers)
-            for step in range(start, stop):
-                given, sent, lam = prepared.result()
-                if step + 1 < stop:
-                    prepared = ahead.submit(self._prepare, step + 1, readers)
-                yield Feed(assemble(self._mover.receive(given, sent)), lam)
+        with ThreadPoolExecutor(READERS, "reader") as readers:
+            if not self._prepares_ahead:
+                for step in range(start, stop):
+                    yield self._finish(self._prepare(step, readers))
+                return
+            with ThreadPoolExecutor(1, "feeder") as ahead:
+                waiting: Future[_Prepared] | None = None
+                for step in range(start, stop):
+                    prepared = (waiting or ahead.submit(self._prepare, step, readers)).result()
+                    waiting = ahead.submit(self._prepare, step + 1, readers) if step + 1 < stop else None
+                    feed = self._finish(prepared)
+                    # What the batch was made from would take memory all through the step.
+                    del prepared
+                    yield feed
 
     def item_ids(self, items: Tensor) -> list[str]:
         """Return the ids of items, for messages; where there are several datasets, with the dataset's name.
@@ -130,7 +143,11 @@ class Feeder:
             named.append(f"{latents.items[item - int(self._first_item[number])]}{of}")
         return named
 
-    def _prepare(self, step: int, readers: Executor) -> tuple[Ingredients, torch.cuda.Event | None, float]:
+    def _finish(self, prepared: _Prepared) -> Feed:
+        given, sent, lam = prepared
+        return Feed(assemble(self._mover.receive(given, sent)), lam)
+
+    def _prepare(self, step: int, readers: Executor) -> _Prepared:
         settings = self._settings
         loaded = self._load(step)
         parents = self._parents(loaded, step)
@@ -157,8 +174,10 @@ class Feeder:
     def _load(self, step: int) -> _Loaded:
         drawn = [source.draw(step) for source in self._sources]
         together = sum(len(part.items) for part in drawn)
-        # Items of several datasets are shuffled, so that they are mixed with one another.
-        order = torch.randperm(together, generator=generator(self._settings.seed, "datasets", step))
+        order = torch.arange(together)
+        if len(drawn) > 1:
+            # So that items of several datasets are mixed with one another.
+            order = torch.randperm(together, generator=generator(self._settings.seed, "datasets", step))
 
         def joined(parts: list[Tensor]) -> Tensor:
             return parts[0] if len(parts) == 1 else torch.cat(parts)[order]

@@ -21,7 +21,7 @@ from torch import Tensor
 from fusemix.batch import ABSENT
 from fusemix.errors import FusemixError
 from fusemix.latents.mapped import MappedLatents
-from fusemix.latents.paired import ModalityLatents, PairedLatents
+from fusemix.latents.paired import ELEMENTS_AT_ONCE, ModalityLatents, PairedLatents
 
 Place = Literal["device", "host", "disk"]
 
@@ -161,7 +161,7 @@ def make_table(modality: ModalityLatents, place: Place, device: torch.device) ->
     values = torch.empty(len(modality.rows), modality.values.shape[1], dtype=modality.values.dtype, device=home)
     places = torch.full((len(modality.values),), ABSENT)
     start = 0
-    for rows, chunk in modality.in_chunks():
+    for rows, chunk in modality.in_chunks(ELEMENTS_AT_ONCE):
         values[start : start + len(rows)] = chunk
         places[rows] = torch.arange(start, start + len(rows))
         start += len(rows)

@@ -109,8 +109,8 @@ def _check(share: Share, per_step: int, settings: FuseSettings) -> None:
     if share.taken > share.items:
         of = "" if share.taken == per_step else f"{100 * share.weight:.3g} % of {per_step}; "
         raise FusemixError(
-            f"dataset {share.dataset!r}: {share.items} {kind} to train on, but a step takes {share.taken} ({of}mixup of"
-            f" halves takes two for each of fuse.batch_size): {_advice(int(share.items / share.weight))}"
+            f"dataset {share.dataset!r}: {share.items} {kind} to train on, but a step takes {share.taken} ({of}mixup"
+            f" of halves takes two for each of fuse.batch_size): {_advice(int(share.items / share.weight))}"
         )
 
 

@@ -53,7 +53,7 @@ def write(
 
 @dataclass(frozen=True)
 class Stored:
-    """Files of two datasets in which items lack modalities, and of two in which they have all."""
+    """Files of two datasets in which items lack modalities, and of three in which they have all."""
 
     folder: Path
 
@@ -63,6 +63,7 @@ class Stored:
         write(folder, "clotho", 60, ("audio", "text"), 0.3, 1)
         write(folder, "vg", 96, ("image", "text"), 0.0, 2)
         write(folder, "fsd", 24, ("audio", "text"), 0.0, 3)
+        write(folder, "sbu", 96, ("image", "text"), 0.0, 4)
         return cls(folder)
 
     def load(self, *names: str, mapped: bool = False) -> list[PairedLatents]:
@@ -199,7 +200,6 @@ def test_each_step_takes_its_share_of_each_dataset_and_an_epoch_shows_each_item_
     settings = FuseSettings(batch_size=32, mixup="none", dataset_weights={"vg": 3, "fsd": 1})
     steps = [feed.batch.items for feed in feeds(stored.load(*COMPLETE), settings, stop=12)]
     assert all(int((items < 96).sum()) == 24 for items in steps)
-    assert not any(torch.equal(items.sort().values, items) for items in steps)
     large, small = ([items[(items < 96) == first] for items in steps] for first in (True, False))
     epochs = [torch.cat(large[start : start + 4]) for start in (0, 4, 8)]
     assert all(sorted(epoch.tolist()) == list(range(96)) for epoch in epochs)
@@ -209,9 +209,15 @@ def test_each_step_takes_its_share_of_each_dataset_and_an_epoch_shows_each_item_
 
 
 def test_items_of_different_datasets_are_mixed_with_one_another(stored: Stored) -> None:
-    train = stored.load("coco", "vg")
-    across = [(feed.batch.parents < 70).sum(1) == 1 for feed in feeds(train, HALVES)]
-    assert 0.3 < float(torch.cat(across).float().mean()) < 0.7
+    across = [(feed.batch.parents < 96).sum(1) == 1 for feed in feeds(stored.load("vg", "sbu"), HALVES)]
+    assert 0.4 < float(torch.cat(across).float().mean()) < 0.6
+
+
+def test_each_dataset_has_an_order_of_its_own(stored: Stored) -> None:
+    settings = replace(HALVES, mixup="none", batch_size=192, dataset_weights={"vg": 1, "sbu": 1})
+    (feed,) = feeds(stored.load("vg", "sbu"), settings, stop=1)
+    items = feed.batch.items
+    assert not torch.equal(items[items < 96], items[items >= 96] - 96)
 
 
 @pytest.mark.parametrize("mixup", ["halves", "shift", "none"])
@@ -288,7 +294,8 @@ def test_threads_end_with_the_steps(stored: Stored, place: Place) -> None:
     assert running() == []
     steps = feeder.steps(0, 100)
     next(steps)
-    assert running() != []
+    # On a CPU that has all at hand, a thread would only take time from training.
+    assert (running() != []) == (place == "disk")
     steps.close()
     assert running() == []
     for _ in feeder.steps(0, 100):

@@ -137,8 +137,13 @@ def test_one_line_says_where_latents_wait_and_why(
 @pytest.mark.parametrize("mapped", [False, True])
 @pytest.mark.parametrize("place", ["device", "host", "disk"])
 def test_a_row_is_the_same_wherever_it_waits(
-    tmp_path: Path, readers: ThreadPoolExecutor, mapped: bool, place: Literal["device", "host", "disk"]
+    tmp_path: Path,
+    readers: ThreadPoolExecutor,
+    monkeypatch: pytest.MonkeyPatch,
+    mapped: bool,
+    place: Literal["device", "host", "disk"],
 ) -> None:
+    monkeypatch.setattr(residency, "ELEMENTS_AT_ONCE", 7 * DIM)
     modality = store(tmp_path / "i.h5", mapped=mapped, split=True).split("train")["image"]
     table = make_table(modality, place, CPU)
     assert table.at_hand == (place != "disk" or not mapped)
