@@ -63,6 +63,11 @@ def peak_above(work: Callable[[], object]) -> int:
     return _status("VmHWM") - before
 
 
+def peak_memory() -> int:
+    """Return the bytes that this process has held at its peak, all of it."""
+    return _status("VmHWM")
+
+
 def _status(field: str) -> int:
     # Not getrusage: its peak begins with that of the process that started this one.
     lines = Path("/proc/self/status").read_text().splitlines()
