@@ -178,7 +178,8 @@ class _Encoder:
     def __call__(self, seen: Tensor, private: Tensor) -> Tensor:
         """Return (N, D) latents without noise."""
         hidden = torch.cat([seen / math.sqrt(1 + self.blur**2), private], dim=1) @ self.inward
-        return math.sqrt(2) * torch.sin(hidden + self.phase) @ self.outward
+        latents: Tensor = math.sqrt(2) * torch.sin(hidden + self.phase) @ self.outward
+        return latents
 
 
 def synthetic_latents(settings: SyntheticSettings) -> PairedLatents:

@@ -155,8 +155,8 @@ def test_raw_latents_do_not_retrieve_and_what_encoders_see_does() -> None:
     test = SyntheticWorld(replace(SyntheticSettings(), train=1)).split("test")
     pairs = torch.arange(len(test.shared))[:, None].expand(-1, 2)
     raw, _ = ranks(test.latents["first"][:, :96], test.latents["second"], pairs)
-    seen = [torch.nn.functional.normalize(of, dim=1) for of in test.seen.values()]
-    ideal, _ = ranks(*seen, pairs)
+    first, second = (torch.nn.functional.normalize(of, dim=1) for of in test.seen.values())
+    ideal, _ = ranks(first, second, pairs)
     assert float(recall_at(1, raw).mean()) < 0.003
     assert float(recall_at(1, ideal).mean()) > 0.7
 
