@@ -131,7 +131,7 @@ def without_validation_split(root: Path) -> None:
         (
             without_validation_split,
             "",
-            "dataset 'emoji' has no item in the split 'val' (splits with items: test, train)",
+            "no item in the split 'val': training takes train and val",
         ),
     ],
 )
@@ -184,7 +184,10 @@ def test_fewer_items_than_a_step_takes(fused_emoji: FusedEmoji, refusal: Refusal
         (["--encoders", "{image: efficientnet-lite0}"], "fusing takes two modalities or more, not image"),
         (["--fuse.adapters.txt.depth", "1"], "fuse.adapters.txt: no encoder of 'txt': did you mean 'text'?"),
         (["--fuse.edges", "[{a: image, b: txt}]"], "edge image-txt: no latents of 'txt': did you mean 'text'?"),
-        (["--fuse.dataset_weights.emojis", "1"], "fuse.dataset_weights.emojis: no such dataset: did you mean 'emoji'?"),
+        (
+            ["--fuse.dataset_weights.emojis", "1"],
+            "fuse.dataset_weights.emojis: no such dataset: did you mean 'emoji'?",
+        ),
         (["--fuse.dataset_weights.emoji", "0"], "numbers of at least 0, one of them above 0"),
         (["--dataset", "[emoji, emoji]"], "dataset: 'emoji' stands twice; give each dataset once"),
         (["--device", "tpu"], "unknown device 'tpu': choose auto, cpu, cuda or cuda:N"),
