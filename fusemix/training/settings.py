@@ -23,7 +23,7 @@ class FuseSettings:
     """Pairs that enter the loss; with mixup of halves twice as many items are loaded."""
     micro_batch: int | None = None
     """Items whose activations in the adapters are held at once, the whole batch if left out.  Less costs a second
-    forward pass, changes no result, and leaves the batch bounded by the latents alone."""
+    forward pass and draws other dropout, but leaves the batch bounded by the latents alone."""
     captions: Literal["one", "all"] = "one"
     """`one`: a step draws one row of each of its items.  `all`: every row (every caption) is a pair of its own, as in
     FuseMix's release, so that an item weighs as much as it has rows and may meet itself in a batch."""

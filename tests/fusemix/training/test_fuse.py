@@ -216,3 +216,12 @@ def test_embeddings_that_collapse_are_warned_of_once() -> None:
 def test_float16_on_a_cpu_is_refused() -> None:
     with pytest.raises(FusemixError, match=r"fuse.precision is float16, which only GPUs train in: choose auto"):
         train(world(), replace(SHORT, precision="float16"))
+
+
+def test_what_will_be_trained_and_how_is_told_before_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    train(world(), replace(SHORT, micro_batch=10))
+    told = capsys.readouterr().err.splitlines()
+    assert told[0].startswith("arrays: 210 items")
+    where = told.index("adapters compute in float32 on the CPU, 10 items at once")
+    assert told[where - 1].startswith("2 adapters, 4.3K parameters")
+    assert told[where + 1].startswith("step 2: loss ")

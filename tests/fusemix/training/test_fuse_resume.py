@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -245,6 +247,46 @@ def test_other_data_make_the_best_figure_start_anew(tmp_path: Path) -> None:
     best = torch.load(tmp_path / "training_state.pt", weights_only=True)["state"]
     assert (best["best_step"], best["best_mrr"]) == (8, recorder.mrr[-1])
     assert same(space, JointSpace.load(tmp_path / "joint_space"))
+
+
+class Breaking(Objective):
+    """Has no finite loss once there is a checkpoint."""
+
+    run: Path
+
+    def __call__(self, embeddings: Any, batch: Any, space: JointSpace) -> Any:
+        loss, edges = super().__call__(embeddings, batch, space)
+        return loss * (math.nan if (self.run / "training_state.pt").exists() else 1.0), edges
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(tmp_path: Path) -> None:
+    objective = Breaking((Edge("image", "text"),))
+    object.__setattr__(objective, "run", tmp_path / "run")
+    with pytest.raises(
+        FusemixError, match=r"the loss of step 2 is nan \(temp.*checkpoint of step 2 is kept: low"
+    ) as stop:
+        train(world(), objective=objective, run=tmp_path / "run")
+    told = str(stop.value)
+    for name in ("image", "text"):
+        assert re.search(
+            rf"{name}: norms up to \d\S* of latents and 1 of embeddings, 0 of \d+ \S+ not .* item0\d\d\d", told
+        )
+    assert "\n" not in told
+    assert [line["step"] for line in metrics(tmp_path / "run")] == [0, 1]
+    assert JointSpace.load(tmp_path / "run" / "joint_space").modalities == ["image", "text"]
+    # The same call, with what was broken mended, goes on as if nothing had happened.
+    assert same(train(world(), run=tmp_path / "run"), train(world()))
+
+
+def test_a_run_that_diverges_says_so_and_can_go_on_at_a_lower_rate(tmp_path: Path) -> None:
+    wild = replace(SHORT, learning_rate=1e30, warmup_steps=0, validate_every=6)
+    with pytest.raises(FusemixError, match=r"the \S+ of step \d \S+ n.* no checkpoint was written: lower fuse.learn"):
+        train(world(), wild)
+    train(world(), run=tmp_path, on_step=Recorder(stop_at=2))
+    with pytest.raises(FusemixError, match=r"checkpoint of step 2 is kept: lower .* --accept-changes goes on"):
+        train(world(), replace(SHORT, learning_rate=1e30), run=tmp_path, accept_changes=True)
+    train(world(), replace(SHORT, learning_rate=1e-4), run=tmp_path, accept_changes=True)
+    assert metrics(tmp_path)[2]["changes"] == ["fuse.learning_rate was 0.003, now 0.0001"]
 
 
 def test_a_failing_callback_loses_nothing_that_was_saved(tmp_path: Path) -> None:

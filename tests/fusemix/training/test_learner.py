@@ -97,6 +97,16 @@ def test_a_step_tells_its_figures() -> None:
     assert learner.mean_temperature(figures) == figures["temperature/shared"]
 
 
+def test_slices_and_steps_have_dropout_of_their_own_and_without_it_are_alike() -> None:
+    def losses(dropout: float, micro_batch: int | None = None) -> list[float]:
+        adapter = AdapterSettings(expansion=2, dropout=dropout)
+        learner = make(adapter=adapter, micro_batch=micro_batch, learning_rate=1e-30, final_learning_rate=0.0)
+        return [learner.step(step, make_feed())["loss"] for step in range(2)]
+
+    assert len({*losses(0.3), *losses(0.3, micro_batch=4)}) == 4
+    assert losses(0.0, micro_batch=4) == pytest.approx([losses(0.0)[0]] * 2, rel=1e-6)
+
+
 def test_gradients_longer_than_the_clip_are_scaled_down_to_it_and_told_as_they_were() -> None:
     free, clipped, loose = make(), make(clip_norm=0.01), make(clip_norm=1e6)
     norms = [learner.step(0, make_feed())["gradient_norm"] for learner in (free, clipped, loose)]
