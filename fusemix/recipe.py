@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 import yaml
 from jsonargparse import ArgumentParser, Namespace, set_parsing_settings
 
+from fusemix.adapters.settings import AdapterSettings
 from fusemix.benchmarks.settings import BenchmarkSettings
 from fusemix.errors import FusemixError, nearest
 from fusemix.extract.settings import DatasetChoice, EncoderChoice, ExtractSettings
@@ -216,11 +217,24 @@ def parse_recipe(parser: ArgumentParser, path: Path, arguments: Sequence[str]) -
         values = parser.parse_args([f"--recipe={path}", *plain])
         merge_settings(values, free)
         parser.validate(values)
+        _check_adapters(values.fuse)
         built = parser.instantiate(values)
     except (ArgumentError, TypeError, ValueError) as error:
         message = " ".join(_THEIR_WORDS.sub("", str(error).replace("Parser key", "key")).split())
         raise FusemixError(f"{path}, or an option that changes it: {message}") from error
     return Recipe(**{f.name: built[f.name] for f in fields(Recipe)}), built
+
+
+def _check_adapters(fuse: Namespace) -> None:
+    """Refuse settings that an adapter cannot have, naming the adapter, which does not know whose it is."""
+    for key, given in {
+        "adapter": fuse.adapter,
+        **{f"adapters.{name}": of for name, of in fuse.adapters.items()},
+    }.items():
+        try:
+            AdapterSettings(**dict(given))
+        except FusemixError as error:
+            raise FusemixError(f"fuse.{key}: {error}") from error
 
 
 def check_file(path: Path) -> None:

@@ -147,6 +147,11 @@ def test_weights_are_changed_by_options(tmp_path: Path) -> None:
             "--fuse.adapters.text.knd: an adapter has no setting 'knd': did you mean",
         ),
         (["--fuse.adapters.text.depth", "many"], "key \"depth\": Expected a <class 'int'>. Got value: many"),
+        (["--fuse.adapter.depth", "-1"], "fuse.adapter: adapter setting depth is -1: it must be at least 0"),
+        (
+            ["--fuse.adapters.text.depth", "-1"],
+            "fuse.adapters.text: adapter setting depth is -1: it must be at least",
+        ),
         (["--fuse.adapters.text.depth"], "option --fuse.adapters.text.depth: expected a value"),
         (["--fuse.dataset_weights.emoji", "many"], "Expected a <class 'float'>. Got value: many"),
         (["--fuse.edges", "[{a: image, b: text, wait: 2}]"], "unknown key 'fuse.edges[1].wait': "),
