@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from textwrap import wrap
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from jsonargparse import Namespace
 
 from fusemix.commands.exits import Exit
 from fusemix.commands.parsing import add_device, command_parser, parse_options
-from fusemix.errors import FusemixError, nearest
+from fusemix.errors import FusemixError
 from fusemix.extract.settings import DatasetChoice, EncoderChoice
 from fusemix.recipe import load_recipe, recipe_path
 
@@ -140,11 +141,16 @@ def _origin(file: LatentsFile, recipe: str | None) -> tuple[DatasetChoice, Encod
     fitting = choices if len(choices) == 1 else [choice for choice in choices if encoder_label(choice) == label]
     if len(fitting) != 1:
         raise FusemixError(f"the recipe {recipe} has no {file.spec.modality} encoder {label!r}")
-    datasets = dict(zip(named.dataset_names, named.dataset_choices, strict=True))
-    held = file.provenance.dataset.name
-    if len(datasets) > 1 and held not in datasets:
-        raise FusemixError(f"the recipe {recipe} names no dataset {held!r}: {nearest(held, datasets)}")
-    return datasets.get(held, named.dataset_choices[0]), fitting[0]
+    datasets, held = named.dataset_choices, file.provenance.dataset.name
+    called = datasets if len(datasets) == 1 else [choice for choice in datasets if held in _names(choice)]
+    if len(called) != 1:
+        raise FusemixError(f"the recipe {recipe} has no dataset, or several, that may be {held!r}: name them in it")
+    return called[0], fitting[0]
+
+
+def _names(choice: DatasetChoice) -> tuple[str, ...]:
+    """Return what a dataset is called: what the recipe says, or else what its reader may call it."""
+    return (choice.name,) if choice.name else (choice.reader, Path(choice.path or "").stem)
 
 
 def _plain(value: object) -> str:

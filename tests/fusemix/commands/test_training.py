@@ -98,6 +98,22 @@ def test_a_modality_that_one_dataset_lacks_is_said_and_skipped(fusemix: Fusemix,
     assert (alone.code, alone.err) == (2, "error: dataset 'more' has no 'image': choose one of text\n")
 
 
+def test_rows_of_several_datasets_are_encoded_again_each_from_its_own(fusemix: Fusemix, tmp_path: Path) -> None:
+    recipe = write_world(tmp_path, rows=16)
+    second_world(tmp_path, 12)
+    alone = f"{{reader: manifest, path: {tmp_path}/pairs.csv}}"
+    for_two = recipe.read_text().replace(alone, f"[{alone}, {tmp_path}/more.csv]")
+    recipe.write_text(for_two)
+    assert fusemix("extract", recipe, "--root", tmp_path).code == 0
+    for dataset, rows in (("pairs", 16), ("more", 12)):
+        file = tmp_path / "latents" / dataset / "text" / "written-colours.h5"
+        told = fusemix("inspect", file, "--verify", "--encode", "99", "--recipe", recipe)
+        assert (told.code, f"{rows} rows encoded again" in told) == (0, True), told.err
+    recipe.write_text(for_two.replace("more.csv", "others.csv"))
+    told = fusemix("inspect", tmp_path / "latents/more/text/written-colours.h5", "--verify", "--recipe", recipe)
+    assert "has no dataset, or several, that may be 'more': name them in it" in told.err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
