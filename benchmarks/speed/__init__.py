@@ -1,5 +1,5 @@
-"""Speed benchmarks: `python -m fusemix.benchmarks.speed loss|ranks [--quick] [--out FILE]`.
+"""Speed benchmarks: `python -m fusemix.benchmarks.speed BENCHMARK [--quick] [--out FILE]`.
 
-Each puts fusemix's code beside the plain way in one process, in turn, and prints the ratio of the medians; no test
+Most put fusemix's code beside the plain way in one process, in turn, and print the ratio of the medians; no test
 asserts a time.  Results worth keeping lie in `results/`.
 """

@@ -94,8 +94,8 @@ class MemoryPlan:
 def predicted_memory(shape: TrainingShape) -> MemoryPlan:
     """Return the peak of a step that is not the first, so that the moments of AdamW are there.
 
-    On a GPU it is what `torch.cuda.max_memory_allocated` will say.  On a CPU it is what tensors take; the process grows
-    by up to a quarter more, which glibc keeps of what was freed.
+    On a GPU it is what `torch.cuda.max_memory_allocated` will say.  On a CPU it is what tensors take; the process
+    grows by up to a quarter more, which glibc keeps of what was freed.
     """
     step = _Step(shape)
     step.assemble()
