@@ -144,8 +144,9 @@ def _side_by_side(files: Sequence[LatentsFile], rows: Sequence[Places]) -> npt.N
     dims = [file.dim for file in files]
     values = np.empty((len(rows[0]), sum(dims)), np.result_type(*(file.dtype for file in files)))
     for file, of, end in zip(files, rows, np.cumsum(dims).tolist(), strict=True):
-        latents = file.memmap()
+        latents = MappedLatents(file)
         for start in range(0, len(of), ROWS_AT_ONCE):
             some = slice(start, start + ROWS_AT_ONCE)
-            values[some, end - file.dim : end] = latents[of[some]]
+            values[some, end - file.dim : end] = latents.values.numpy()[of[some]]
+            latents.release()
     return values

@@ -56,17 +56,24 @@ class Ingredients:
     weight: float | Tensor
 
     def moved(self, move: Callable[[Tensor], Tensor]) -> Ingredients:
-        """Return the ingredients with each of their tensors moved."""
+        """Return the ingredients with each of their tensors moved, those that several pieces have in common once."""
+        done: dict[int, Tensor] = {}
+
+        def once(tensor: Tensor) -> Tensor:
+            if id(tensor) not in done:
+                done[id(tensor)] = move(tensor)
+            return done[id(tensor)]
+
         return Ingredients(
             {
-                name: [[piece.moved(move) for piece in parent] for parent in all_]
-                for name, all_ in self.pieces.items()
+                name: [[piece.moved(once) for piece in parent] for parent in parents]
+                for name, parents in self.pieces.items()
             },
             self.dims,
-            {name: move(mask) for name, mask in self.present.items()},
-            move(self.parents),
-            {name: move(hashes) for name, hashes in self.content.items()},
-            move(self.weight) if isinstance(self.weight, Tensor) else self.weight,
+            {name: once(mask) for name, mask in self.present.items()},
+            once(self.parents),
+            {name: once(hashes) for name, hashes in self.content.items()},
+            once(self.weight) if isinstance(self.weight, Tensor) else self.weight,
         )
 
 

@@ -27,8 +27,8 @@ Place = Literal["device", "host", "disk"]
 
 SHARE_BESIDE_TRAINING, SHARE_OF_HOST = 0.5, 0.75
 """How much of the free memory latents may take: where training runs too, and of a host that a GPU trains beside."""
-READERS = 8
-"""Threads that read a mapped file: a disk is fast only where it has several requests at a time."""
+READERS = 16
+"""Threads that read a mapped file: a disk is fast only where it has many requests at a time."""
 
 
 @dataclass(frozen=True)

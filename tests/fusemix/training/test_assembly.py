@@ -72,3 +72,21 @@ def test_what_is_mixed_with_itself_stays_as_it_is() -> None:
     parents = [pieces(rng, 1, torch.float16)] * 2
     values = assemble(given(parents, torch.rand(PAIRS, 1, generator=rng))).values["image"]
     assert torch.equal(values, parents[0][0].values[parents[0][0].index].float())
+
+
+def test_what_both_parents_draw_from_is_sent_once() -> None:
+    table, rows, places = torch.ones(40, DIM), [torch.zeros(PAIRS).long() for _ in range(2)], torch.arange(PAIRS)
+    parents = [[Piece(table, index, places)] for index in rows]
+    hashes, mask, weight = torch.zeros(PAIRS, 2).long(), torch.ones(PAIRS).bool(), torch.ones(PAIRS, 1)
+    ingredients = Ingredients({"image": parents}, {"image": DIM}, {"image": mask}, hashes, {"image": hashes}, weight)
+    sent: list[Tensor] = []
+
+    def move(tensor: Tensor) -> Tensor:
+        sent.append(tensor)
+        return tensor.clone()
+
+    moved = ingredients.moved(move)
+    assert [id(tensor) for tensor in sent] == [id(t) for t in (table, rows[0], places, rows[1], mask, hashes, weight)]
+    assert moved.pieces["image"][0][0].values is moved.pieces["image"][1][0].values is not table
+    assert moved.weight is not weight
+    assert moved.dims == {"image": DIM}
