@@ -68,9 +68,10 @@ def test_steps_that_are_done_again_stand_once_in_both_logs(tmp_path: Path, resum
 
 def test_what_is_flushed_outlives_a_kill(tmp_path: Path) -> None:
     monitor = Monitor(tmp_path, 0, CPU)
-    monitor.write(0, {"loss": 1.0})
+    for step in range(5):
+        monitor.write(step, {"loss": 1.0})
     monitor.flush()
-    assert curve(tmp_path, "loss") == [(0, 1.0)]
+    assert curve(tmp_path, "loss") == [(step, 1.0) for step in range(5)]
     monitor.__exit__(None, None, None)
 
 
