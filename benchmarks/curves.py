@@ -113,14 +113,14 @@ class _Page:
             middle, left = MARGIN + LINE * (number + 0.5), LEFT
             text = f"{shortened(run.name, LONGEST_NAME)}: {run.steps:,} step{'s'[: run.steps > 1]}"
             if run.chosen:
-                text += f", chosen step {run.chosen[0]:,} with validation MRR {run.chosen[1]:.4f}"
+                text += f", chosen after {run.chosen[0] + 1:,} with validation MRR {run.chosen[1]:.4f}"
             if self.several:
                 axes = self._axes(LEFT, middle - LINE / 2, 0.45, LINE)
                 axes.axis("off")
                 axes.plot([0, 1, 2], [0, 0, 0], color=_colour(number), marker=_marker(number), markevery=[1])
                 left += 0.55
             self._text(text, left, middle, size=10)
-        how = "Ringed: the chosen step. " * any(run.chosen for run in self.runs)
+        how = "Ringed: the chosen validation. " * any(run.chosen for run in self.runs)
         how += "Thin: every step, bold: their running mean." * any(smoothed(run.curve("loss")) for run in self.runs)
         self._text(how, LEFT, MARGIN + LINE * (len(self.runs) + 0.6), size=8, colour=GREY)
 

@@ -197,11 +197,12 @@ class _Step:
             self._need("batch", self._ingredients() + values + pieces, "as a batch is put together")
 
     def validate(self) -> None:
-        """Embed as many rows of the validation split as go through an adapter at once."""
-        rows = min(self.shape.validation_rows, ROWS_AT_ONCE)
+        """Embed the validation split, as many rows at once as an adapter takes then, and keep the embeddings."""
+        rows, done = min(self.shape.validation_rows, ROWS_AT_ONCE), 0
         for name, dim in self.shape.dims.items():
-            wide = max(stage.inference for stage in self.stages[name])
-            self._need("activations", rows * ((FLOAT + self.shape.stored) * dim + wide), "in a validation")
+            widest = max(stage.inference for stage in self.stages[name])
+            self._need("activations", done + rows * ((FLOAT + self.shape.stored) * dim + widest), "in a validation")
+            done += self.shape.validation_rows * self.width
 
     def forward(self, name: str, items: int, *, again: bool = False) -> None:
         """Run an adapter; where it runs `again`, for a slice, the embeddings of the whole batch are there already."""

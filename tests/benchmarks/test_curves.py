@@ -70,7 +70,7 @@ def test_the_chosen_step_is_ringed_on_every_curve_of_a_validation(tmp_path: Path
     for way in ("image-to-text", "text-to-image"):
         for metric in ("R@1", "mrr"):
             assert shown[f"run: {way}/{metric}, chosen"] == ([best["step"]], [best[f"{way}/{metric}"]])
-    assert f"run: 30 steps, chosen step {best['step']} with validation MRR {best['mrr']:.4f}" in texts(figure)
+    assert f"run: 30 steps, chosen after {best['step'] + 1} with validation MRR {best['mrr']:.4f}" in texts(figure)
 
 
 def test_each_edge_has_its_panels_with_directions_at_the_ends_of_the_lines(tmp_path: Path) -> None:
