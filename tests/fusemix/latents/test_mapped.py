@@ -82,8 +82,8 @@ def test_reading_a_mapped_file_through_keeps_nothing_of_it_in_memory(tmp_path: P
     assert resident(path) == 0
     standardisation([modality])
     assert resident(path) == 0
-    for _ in modality.in_chunks(elements=200_000):
-        # More than the chunk of 0.4 MB, since the system maps pages of megabytes where it has them.
+    for _ in modality.in_chunks(elements=2_000_000):
+        # More than the chunk of 4 MB, since the system maps pages of megabytes where it has them.
         assert 0 < resident(path) < 16_000_000
     assert resident(path) == 0
     modality.values.sum()
