@@ -16,7 +16,7 @@ NAMES = ("image", "text", "audio")
 RECIPE = """
 name: mine
 dataset: emoji
-encoders: {image: efficientnet-lite0, text: minilm-l6-v2}
+encoders: {image: efficientnet-lite0, text: minilm-l6-v2, audio: whisper-tiny-en}
 fuse:
   edges:
   - {a: image, b: text, weight: 2, temperature: 0.05}
@@ -125,7 +125,7 @@ def test_a_recipe_holds_edges_and_saves_them(tmp_path: Path) -> None:
     [
         ("weight: 2", "weight: 0", "edge image-text: its weight is 0.0: it must be above 0"),
         ("weight: 2", "weight: much", 'key "weight": Expected a'),
-        ("weight: 2", "wight: 2", "Option 'wight' is not accepted"),
+        ("weight: 2", "wight: 2", "unknown key 'fuse.edges[1].wight': did you mean 'weight'?"),
         ("b: text", "b: image", "edge image-image: an edge aligns two modalities"),
         ("loss: sigmoid", "loss: siglip", "Got value: siglip"),
     ],
