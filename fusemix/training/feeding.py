@@ -1,8 +1,8 @@
 """Feeds training: which items each step sees, whom they are mixed with, and their latents from where they wait.
 
 All of it follows from (seed, step): a run that goes on from step 5000 gets what an uninterrupted one would have got,
-and so does one whose latents wait elsewhere.  What has to
-come from elsewhere is prepared for the next step, in a thread, while this one trains.
+and so does one whose latents wait elsewhere.  What has to come from files, or goes to a GPU, is prepared in a thread
+while the step before trains.
 """
 
 from __future__ import annotations
