@@ -67,7 +67,7 @@ def test_figures_that_are_no_finite_numbers_are_left_out(tmp_path: Path) -> None
 
 
 def test_of_a_step_that_stands_twice_the_later_line_counts(tmp_path: Path) -> None:
-    lines = [{"step": step, "loss": loss} for step, loss in ((0, 5.0), (1, 4.0), (2, 3.0), (1, 4.5), (2, 3.5))]
+    lines = [{"step": step, "loss": loss} for step, loss in ((0, 5.0), (2, 3.0), (1, 4.0), (1, 4.5), (2, 3.5))]
     assert read(write_run(tmp_path / "run", lines)).curve("loss") == Curve([0, 1, 2], [5.0, 4.5, 3.5])
 
 
