@@ -92,7 +92,7 @@ class Recipe:
             names: what the datasets are called, in the order of the recipe.
 
         Raises:
-            FusemixError: where two are called the same, or `fuse.dataset_weights` names another.
+            FusemixError: where two are called the same, or `fuse.dataset_weights` names another or sums to 0.
         """
         if twice := _repeated(names):
             raise FusemixError(
@@ -101,6 +101,8 @@ class Recipe:
         for weighed in self.fuse.dataset_weights:
             if weighed not in names:
                 raise FusemixError(f"fuse.dataset_weights.{weighed}: no such dataset: {nearest(weighed, names)}")
+        if not any(self.fuse.dataset_weights.get(name, 1) for name in names):
+            raise FusemixError("fuse.dataset_weights sum to 0: nothing would be left to train on")
         given = self.dataset if isinstance(self.dataset, tuple) else (self.dataset,)
         spelled = tuple(
             one if name == known else dataset_mapping(replace(choice, name=name))

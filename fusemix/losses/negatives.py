@@ -91,12 +91,15 @@ def _shared_ids(content: Tensor, has: Tensor) -> Tensor | None:
 
 
 def _equal_content(row_ids: Tensor, column_ids: Tensor) -> Tensor:
-    rows = (row_ids >= 0).any(dim=1).nonzero()[:, 0]
-    columns = (column_ids >= 0).any(dim=1).nonzero()[:, 0]
-    equal = torch.zeros(len(rows), len(columns), dtype=torch.bool, device=row_ids.device)
-    for i in range(row_ids.shape[1]):
-        row = row_ids[rows, i, None]
-        for j in range(column_ids.shape[1]):
-            equal |= (row == column_ids[columns, j]) & (row >= 0)
-    where = equal.nonzero()
-    return torch.stack([rows[where[:, 0]], columns[where[:, 1]]], dim=1)
+    """Return the (n, 2) entries whose row and column share an id, each once, by a sorted join of the two."""
+    parents, columns = column_ids.shape[1], len(column_ids)
+    ids, order = column_ids.reshape(-1).sort()
+    wanted = row_ids.reshape(-1)
+    first, end = torch.searchsorted(ids, wanted), torch.searchsorted(ids, wanted, right=True)
+    counts = torch.where(wanted >= 0, end - first, 0)
+    which = torch.repeat_interleave(counts)
+    among = torch.arange(len(which), device=ids.device) - (counts.cumsum(0) - counts)[which]
+    entries = (which // parents) * columns + order[first[which] + among] // parents
+    # Two mixed items may share both parents.
+    unique = torch.unique(entries)
+    return torch.stack([unique // columns, unique % columns], dim=1)

@@ -92,15 +92,14 @@ class FuseSettings:
 
     def _rules(self) -> dict[str, tuple[bool, str]]:
         """Return, for each setting with bounds, whether it keeps them and what they are."""
-        weights = self.dataset_weights.values()
         return {
             "steps": (self.steps >= 1, "at least 1"),
             "batch_size": (self.batch_size >= 1, "at least 1"),
             "micro_batch": (self.micro_batch is None or self.micro_batch >= 1, "at least 1"),
             "captions": (self.captions in ("one", "all"), "one or all"),
             "dataset_weights": (
-                all(0 <= weight < inf for weight in weights) and (not weights or sum(weights) > 0),
-                "numbers of at least 0, one of them above 0",
+                all(0 <= weight < inf for weight in self.dataset_weights.values()),
+                "numbers of at least 0",
             ),
             "residency": (self.residency in ("auto", "device", "host", "disk"), "auto, device, host or disk"),
             "mixup": (self.mixup in ("halves", "shift", "none"), "halves, shift or none"),

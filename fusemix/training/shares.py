@@ -62,7 +62,8 @@ def share_out(train: Sequence[PairedLatents], settings: FuseSettings) -> list[Sh
     weights = [settings.dataset_weights.get(name, count) for name, count in zip(names, pairs, strict=True)]
     total = sum(weights)
     if total <= 0:
-        raise FusemixError(f"nothing to train on: no item of {', '.join(map(repr, names))} has a row")
+        why = "fuse.dataset_weights sum to 0" if sum(pairs) else f"no item of {', '.join(map(repr, names))} has a row"
+        raise FusemixError(f"nothing to train on: {why}")
     taken = largest_remainder(per_step, weights)
     shares = [
         Share(name, len(latents), count, weight / total, items)

@@ -188,7 +188,7 @@ def test_fewer_items_than_a_step_takes(fused_emoji: FusedEmoji, refusal: Refusal
             ["--fuse.dataset_weights.emojis", "1"],
             "fuse.dataset_weights.emojis: no such dataset: did you mean 'emoji'?",
         ),
-        (["--fuse.dataset_weights.emoji", "0"], "numbers of at least 0, one of them above 0"),
+        (["--fuse.dataset_weights.emoji", "0"], "fuse.dataset_weights sum to 0: nothing would be left to train on"),
         (["--dataset", "[emoji, emoji]"], "dataset: 'emoji' stands twice; give each dataset once"),
         (["--device", "tpu"], "unknown device 'tpu': choose auto, cpu, cuda or cuda:N"),
     ],

@@ -179,7 +179,10 @@ def test_a_wrong_recipe_is_one_line_that_names_file_and_key(tmp_path: Path, text
             f"{MINIMAL}fuse: {{adapters: {{txt: {{depth: 1}}}}}}",
             "fuse.adapters.txt: no encoder of 'txt': did you mean 'text'?",
         ),
-        (f"{MINIMAL}fuse: {{dataset_weights: {{a: 0, b: 0}}}}", "numbers of at least 0, one of them above 0"),
+        (
+            f"{MINIMAL}fuse: {{dataset_weights: {{a: -1}}}}",
+            "fuse.dataset_weights is {'a': -1.0}: it must be numbers of at least 0",
+        ),
         (MINIMAL.replace("dataset: emoji", "dataset: []"), "dataset: an empty list; give each dataset once"),
         (
             MINIMAL.replace("dataset: emoji", "dataset: [emoji, emoji]"),

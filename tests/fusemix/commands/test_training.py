@@ -126,7 +126,7 @@ def test_rows_of_several_datasets_are_encoded_again_each_from_its_own(fusemix: F
             "dataset: two are called 'pairs': give each",
         ),
         (["--fuse.dataset_weights.mor", "2"], "fuse.dataset_weights.mor: no such dataset: did you mean 'more'?"),
-        (["--fuse.dataset_weights", "{{pairs: 0, more: 0}}"], "numbers of at least 0, one of them above 0"),
+        (["--fuse.dataset_weights", "{{pairs: 0, more: 0}}"], "fuse.dataset_weights sum to 0"),
         (["--benchmark.split", "tset"], "no item of the split 'tset' at all in pairs, more: nothing to measure"),
     ],
 )

@@ -67,6 +67,11 @@ def test_shares_are_stated_with_items_pairs_and_epochs() -> None:
     ]
 
 
+def test_weights_that_sum_to_nothing_are_refused() -> None:
+    with pytest.raises(FusemixError, match=r"nothing to train on: fuse\.dataset_weights sum to 0"):
+        share_out([dataset("coco", 10)], FuseSettings(batch_size=2, dataset_weights={"coco": 0}))
+
+
 def test_a_batch_larger_than_the_items_is_refused_with_the_size_that_fits() -> None:
     with pytest.raises(
         FusemixError,
