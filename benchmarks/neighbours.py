@@ -63,7 +63,7 @@ def nearest_neighbours(
         last = first[:, -1:]
         above = cosines > last + TIE
         tied = (cosines >= last - TIE) & ~above
-        left = (k - above.sum(dim=1, keepdim=True)) / tied.sum(dim=1, keepdim=True)
+        left = (k - above.sum(dim=1, keepdim=True)).double() / tied.sum(dim=1, keepdim=True)
         query, neighbour = (above | tied).nonzero(as_tuple=True)
-        share = torch.where(above[query, neighbour], 1.0, left[query, 0].double())
+        share = torch.where(above[query, neighbour], 1.0, left[query, 0])
         yield Neighbours(query + start, neighbour, first[query, 0] - cosines[query, neighbour], share)

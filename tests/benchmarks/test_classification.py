@@ -58,9 +58,11 @@ def test_a_constant_classifier_has_chance_level() -> None:
 
 
 def test_scores_that_differ_by_rounding_tie() -> None:
-    scores = torch.tensor([[0.1 + 0.2, 0.3, 0.2], [1e6, 1e6 + 1e-3, 0.0]], dtype=torch.float64)
-    found = class_ranks(scores, np.array([1, 0]))
-    assert (found.better.tolist(), found.tied.tolist()) == ([0, 1], [1, 0])
+    scores = torch.tensor(
+        [[0.1 + 0.2, 0.3, 0.2], [1e6, 1e6 + 1e-3, 0.0], [0.5, 0.5 + 1e-7, 0.0]], dtype=torch.float64
+    )
+    found = class_ranks(scores, np.array([1, 0, 0]))
+    assert (found.better.tolist(), found.tied.tolist()) == ([0, 1, 1], [1, 0, 0])
 
 
 def test_a_class_that_the_classifier_does_not_know_is_missed() -> None:
@@ -101,6 +103,7 @@ def test_an_accuracy_that_says_nothing_is_left_out() -> None:
 def test_intervals_are_those_of_a_bootstrap_over_items() -> None:
     rng = np.random.default_rng(1)
     labels, items = rng.integers(4, size=60), np.sort(rng.choice(np.arange(100, 125), 60))
+    labels[7] = 4  # a class that some draws miss
     better = rng.integers(3, size=60)
     rows = labelled(np.zeros((60, 1)), labels.tolist(), classes=5, items=items.tolist())
     result = summarise("x", rows, ranks_of(better.tolist(), [0] * 60), settings={}, k=(1, 2), draws=300, seed=3)

@@ -52,6 +52,7 @@ def test_each_square_has_the_value_of_its_pair(count: int) -> None:
         label.get_text() for label in axes.get_xticklabels()
     ]
     assert [label.get_text() for label in axes.get_yticklabels()][:2] == list(NAMES[:2])
+    assert not any(label.get_parse_math() for label in (*axes.get_xticklabels(), *axes.get_yticklabels()))
 
 
 def test_the_most_alike_of_two_modalities_are_framed() -> None:
