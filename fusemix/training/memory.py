@@ -223,21 +223,17 @@ class _Step:
         size, before, wanted = self.shape.settings.batch_size, self.held["embeddings"], set(names)
         side = min(TILE[self.shape.device], size)
         ready: set[str] = set()
-        # The log-sum-exp of each row and column, from the forward pass.
-        self.held["loss"] = 2 * FLOAT * size * len(self.shape.edges)
+        # The order of rows and of columns, and the ids of contents that others have too; then their log-sum-exp.
+        contents = 2 * self.parents if self.shape.settings.mask_equal_content else 0
+        layouts = 2 * INT * (1 + contents) * size * len(self.shape.edges)
+        self.held["loss"] = layouts + 2 * FLOAT * size * len(self.shape.edges)
         for edge in reversed(self.shape.edges):
             beside = max(2 * side, size) * self.width
-            tiles = (2 * FLOAT + self._comparisons()) * side**2
+            tiles = 2 * FLOAT * side**2
             self._need("loss", tiles + 2 * size * self.width + beside, "in the backward pass of the loss")
             ready |= {edge.a, edge.b} & wanted
             self.held["embeddings"] = before + len(ready) * size * self.width
-        self.held["loss"] = 0
-
-    def _comparisons(self) -> int:
-        """Return the bytes an entry of a tile in which equal contents are found, where all items may have some."""
-        settings = self.shape.settings
-        recur = settings.mixup == "shift" or settings.captions == "all"
-        return 3 if settings.mask_equal_content and recur else 0
+        self.held["loss"] = layouts
 
     def backward(self, name: str, items: int, *, again: bool = False, adding: bool = False) -> None:
         """Run an adapter back.

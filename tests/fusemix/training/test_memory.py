@@ -39,7 +39,11 @@ def shape_of(dims: Mapping[str, int], given: FuseSettings, device: str = "cpu") 
 def random_latents(dims: Mapping[str, int], items: int) -> PairedLatents:
     ids, rng = [f"{item:06}" for item in range(items)], np.random.default_rng(0)
     latents = {name: rng.standard_normal((items, dim)).astype(np.float16) for name, dim in dims.items()}
-    return PairedLatents.from_arrays(latents, dict.fromkeys(dims, ids), dict.fromkeys(ids, "train"))
+    # Two captions that are equal, so that there is something to leave out.
+    captions = ["", "", *ids[2:]]
+    return PairedLatents.from_arrays(
+        latents, dict.fromkeys(dims, ids), dict.fromkeys(ids, "train"), sources=dict.fromkeys(dims, captions)
+    )
 
 
 def live_peak(dims: Mapping[str, int], given: FuseSettings) -> int:
@@ -65,13 +69,14 @@ CASES = {
     "bfloat16": (PAIR, settings(precision="bfloat16")),
     "bfloat16 in slices": (PAIR, settings(precision="bfloat16", micro_batch=200)),
     "gated": (PAIR, settings(adapter=AdapterSettings("gated", depth=1))),
+    "wide embeddings in slices": (PAIR, settings(joint_dim=256, micro_batch=200, adapter=AdapterSettings(depth=0))),
     "gated, in slices, without dropout": (
         PAIR,
         settings(adapter=AdapterSettings("gated", depth=1, dropout=0.0), micro_batch=128),
     ),
     "noise, no mixup": (PAIR, settings(adapter=AdapterSettings(depth=1, noise=0.1), mixup="none")),
-    "no block": (PAIR, settings(batch_size=1500, adapter=AdapterSettings(depth=0), mixup="shift")),
-    "linear": (TRIANGLE, settings(batch_size=1500, adapter=AdapterSettings("linear"))),
+    "no block": (PAIR, settings(batch_size=1000, adapter=AdapterSettings(depth=0), mixup="shift")),
+    "linear": (TRIANGLE, settings(batch_size=1100, adapter=AdapterSettings("linear"))),
     "weights alone": (PAIR, settings(batch_size=8, adapter=AdapterSettings(depth=3))),
     "latents alone": ({"image": 900, "text": 700}, settings(adapter=AdapterSettings("linear"), joint_dim=4)),
     "a locked tower": (
@@ -79,15 +84,17 @@ CASES = {
         settings(adapters={"image": AdapterSettings("identity")}, batch_size=1000),
     ),
     "sigmoid": (PAIR, settings(edges=(Edge("image", "text", loss="sigmoid"),))),
-    "a star": (TRIANGLE, settings(anchor="text", batch_size=1300)),
+    "a star": (TRIANGLE, settings(anchor="text", batch_size=900)),
 }
 
 
-@pytest.mark.parametrize("case", CASES)
-def test_the_prediction_is_what_tensors_take(case: str) -> None:
+# With small tiles it is the adapters or the batch that take most, not the loss.
+@pytest.mark.parametrize(("case", "tile"), [*((case, 200) for case in CASES), ("one pass", 1024), ("linear", 1024)])
+def test_the_prediction_is_what_tensors_take(monkeypatch: pytest.MonkeyPatch, case: str, tile: int) -> None:
+    monkeypatch.setitem(tiles.TILE, "cpu", tile)
     dims, given = CASES[case]
     predicted = predicted_memory(shape_of(dims, given))
-    assert predicted.total == pytest.approx(live_peak(dims, given), rel=0.03), str(predicted)
+    assert predicted.total == pytest.approx(live_peak(dims, given), rel=0.02), str(predicted)
 
 
 @pytest.mark.parametrize("micro_batch", [None, 128])
@@ -114,6 +121,13 @@ def test_the_latents_of_the_next_step_are_sent_ahead() -> None:
     shape = shape_of(OFFICIAL, settings(batch_size=1000), "cuda")
     more = predicted_memory(replace(shape, sent_ahead=True)).total - predicted_memory(shape).total
     assert more == 2000 * (1536 + 1024) * 2
+    # While a batch is put together, what it is made from is there as well.
+    large = shape_of(
+        OFFICIAL, settings(batch_size=100_000, micro_batch=16, adapter=AdapterSettings("linear")), "cuda"
+    )
+    both = predicted_memory(replace(large, sent_ahead=True))
+    assert both.moment == "as a batch is put together"
+    assert both.total - predicted_memory(large).total == 2 * 200_000 * (1536 + 1024) * 2
     assert predicted_memory(replace(shape, latents=12345)).total - predicted_memory(shape).total == 12345
 
 
