@@ -70,6 +70,7 @@ CASES = {
     "bfloat16 in slices": (PAIR, settings(precision="bfloat16", micro_batch=200)),
     "gated": (PAIR, settings(adapter=AdapterSettings("gated", depth=1))),
     "wide embeddings in slices": (PAIR, settings(joint_dim=256, micro_batch=200, adapter=AdapterSettings(depth=0))),
+    "gated, without dropout": (PAIR, settings(adapter=AdapterSettings("gated", depth=1, dropout=0.0))),
     "gated, in slices, without dropout": (
         PAIR,
         settings(adapter=AdapterSettings("gated", depth=1, dropout=0.0), micro_batch=128),
