@@ -25,7 +25,6 @@ ON_EMOJI = FuseSettings(
     mixup_alpha=1.0,
     mixup_lambda="batch",
     joint_dim=1024,
-    # Without a block there is nothing to expand; with blocks, twice the latent's width keeps a run under a minute.
     adapter=AdapterSettings(depth=0, expansion=2),
     learning_rate=1e-3,
     warmup_steps=20,
@@ -71,17 +70,6 @@ STUDIES: tuple[Study, ...] = (
         seeds=5,
         fixed=f"{FIXED_ON_EMOJI}, adapters without a block",
         setting="mixup",
-        claims=MIXUP_CLAIMS,
-    ),
-    Study(
-        "mixup-deep",
-        "Does mixup help adapters that are not linear?",
-        MIXUP,
-        EMOJI,
-        replace(ON_EMOJI, adapter=AdapterSettings(depth=1, expansion=2)),
-        PICTURE_TEXT,
-        seeds=3,
-        fixed=f"{FIXED_ON_EMOJI}, one block of twice the latent's width",
         claims=MIXUP_CLAIMS,
     ),
     Study(
@@ -135,14 +123,14 @@ STUDIES: tuple[Study, ...] = (
         "How many blocks should adapters have?",
         (
             Level("no block", "adapters without a block"),
-            Level("one block", "adapters with one block", {"adapter.depth": 1}),
-            Level("two blocks", "adapters with two blocks", {"adapter.depth": 2}),
+            Level("one block", "adapters with one block", {"adapter.depth": 1, "adapter.expansion": 1}),
+            Level("two blocks", "adapters with two blocks", {"adapter.depth": 2, "adapter.expansion": 1}),
         ),
         EMOJI,
         ON_EMOJI,
         PICTURE_TEXT,
         seeds=3,
-        fixed=f"{FIXED_ON_EMOJI}, blocks of twice the latent's width",
+        fixed=f"{FIXED_ON_EMOJI}, blocks as wide as the latents",
         setting="adapter.depth",
     ),
     Study(
