@@ -13,7 +13,7 @@ Verdict = Literal["better", "worse", "open"]
 CLAIMS: Mapping[Verdict, str] = {
     "better": "{level} did better than {baseline}",
     "worse": "{level} did worse than {baseline}",
-    "open": "no difference was shown between {level} and {baseline}",
+    "open": "no difference to {baseline} was shown for {level}",
 }
 Reference = Literal["raw latents", "ridge map", "ceiling"]
 REFERENCES: tuple[Reference, ...] = ("raw latents", "ridge map", "ceiling")

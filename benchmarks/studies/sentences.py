@@ -37,12 +37,25 @@ def signed(interval: Interval) -> str:
 
 
 def _sentence(result: StudyResult, levels: Sequence[LevelResult], split: str) -> str:
-    clauses = []
-    for number, level in enumerate(levels):
-        claim = result.claims[_verdict(level, split)].format(level=level.phrase, baseline=result.baseline.phrase)
-        clauses.append(f"{claim} ({'' if number else 'MRR '}{of_difference(_difference(level, split))})")
+    """Return a clause for each verdict, with the levels that it was given to."""
+    clauses: list[str] = []
+    for verdict in dict.fromkeys(_verdict(level, split) for level in levels):
+        given = [level for level in levels if _verdict(level, split) == verdict]
+        figures = [f"({of_difference(_difference(level, split))})" for level in given]
+        if not clauses:
+            figures[0] = f"(MRR {figures[0][1:]}"
+        claim = result.claims[verdict]
+        if "{level}" in claim:
+            named = [f"{level.phrase} {figure}" for level, figure in zip(given, figures, strict=True)]
+            clauses.append(claim.format(level=_listed(named), baseline=result.baseline.phrase))
+        else:
+            clauses.append(f"{claim} {_listed(figures)}")
     text = "; ".join(clauses)
     return f"{text[:1].upper()}{text[1:]}."
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"{', '.join(parts[:-1])} and {parts[-1]}"
 
 
 def _verdict(level: LevelResult, split: str) -> Verdict:
