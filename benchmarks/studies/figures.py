@@ -79,9 +79,10 @@ def _differences(axes: Axes, result: StudyResult) -> None:
 
     _points(axes, result, difference, [0.0])
     axes.axvline(0, color=BLACK, linewidth=0.8, zorder=0)
-    axes.text(0, result.base, " baseline", color=GREY, va="center")
+    left, right = axes.get_xlim()
+    axes.text(0, result.base, " baseline ", color=GREY, va="center", ha="right" if -left > right else "left")
     axes.set_yticks(range(len(result.levels)), [""] * len(result.levels))
-    axes.set_xlabel(f"difference to {result.baseline.name}")
+    axes.set_xlabel(f'difference to "{result.baseline.name}"')
 
 
 def _points(

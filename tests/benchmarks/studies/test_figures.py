@@ -30,10 +30,15 @@ def test_a_picture_names_levels_splits_and_the_baseline() -> None:
     levels, differences = figure.axes
     assert [label.get_text() for label in levels.get_yticklabels()] == ["base", "level 1", "level 2"]
     assert [text.get_text() for text in levels.texts] == ["validation", "test"]
-    assert [text.get_text() for text in differences.texts] == ["validation", "test", " baseline"]
-    assert differences.get_xlabel() == "difference to base"
+    assert [text.get_text() for text in differences.texts] == ["validation", "test", " baseline "]
+    assert differences.get_xlabel() == 'difference to "base"'
     assert figure.texts[0].get_text() == "How many blocks?"
     assert inside(figure)
+
+
+def test_nothing_leaves_the_picture_where_all_levels_are_on_one_side() -> None:
+    for bounds in ((0.2, 0.1, 0.3), (-0.2, -0.3, -0.1)):
+        assert inside(draw(made_up([bounds], [bounds])))
 
 
 def test_all_intervals_and_seeds_are_in_the_picture() -> None:
