@@ -161,14 +161,14 @@ def for_cards() -> list[dict[str, object]]:
     """Print and return the largest batches of the official adapters that cards are predicted to have room for."""
     print(
         f"predicted, not measured: the largest B for {OFFICIAL[0]} + {OFFICIAL[1]} dims, adapters of depth 4, joint"
-        f" 512, one edge, latents in the host's memory, with {100 * SHARE_FOR_TRAINING:.0f} % of the card to use"
+        f" 512, one edge, latents in the host's memory, with {100 * SHARE_FOR_TRAINING['cuda']:.0f} % of the card to use"
     )
     rows: list[dict[str, object]] = []
     for gigabytes in CARDS:
         for precision in ("float16", "float32"):
             for micro_batch in (None, MICRO_BATCH):
                 case = Case(OFFICIAL, 1, micro_batch, precision=precision, device="cuda")
-                largest = largest_batch(int(SHARE_FOR_TRAINING * gigabytes * 2**30), case.shape)
+                largest = largest_batch(int(SHARE_FOR_TRAINING["cuda"] * gigabytes * 2**30), case.shape)
                 slices = f"in slices of {micro_batch}" if micro_batch else "in one pass"
                 print(f"{gigabytes} GB, {precision}, {slices}: B={largest:,}")
                 rows.append(

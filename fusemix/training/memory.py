@@ -23,8 +23,8 @@ INT = 8
 MOMENTS = 2
 WORKSPACE = {"cuda": 32 << 20, "cpu": 0}
 """What libraries take from PyTorch's allocator for themselves: cuBLAS 8 to 32 MiB."""
-SHARE_FOR_TRAINING = 0.9
-"""How much of the free memory a prediction may fill; the rest is for its error, and for gaps between tensors."""
+SHARE_FOR_TRAINING = {"cuda": 0.9, "cpu": 0.75}
+"""How much of the free memory a prediction may fill; the rest is for its error, and for what allocators keep."""
 SMALLEST_MICRO_BATCH = 256
 """Smaller slices leave a GPU idle."""
 
@@ -142,7 +142,7 @@ def advice(shape: TrainingShape, free: int, where: str) -> str:
         free: bytes that are free, when the latents that `shape` counts are in their place already and nothing else.
         where: of what they are free, such as `on cuda` or `in memory`.
     """
-    plan, room = predicted_memory(shape), int(SHARE_FOR_TRAINING * free) + shape.latents
+    plan, room = predicted_memory(shape), int(SHARE_FOR_TRAINING[shape.device] * free) + shape.latents
     line = f"memory: a step will take {plan}"
     if plan.total <= room:
         return line

@@ -37,7 +37,7 @@ def test_the_batches_for_cards_fill_them_and_slices_hold_more(capsys: pytest.Cap
     for whole, sliced in zip(rows[::2], rows[1::2], strict=True):
         assert sliced["batch_size"] > 2 * whole["batch_size"]  # type: ignore[operator]
         case = Case((1536, 1024), whole["batch_size"], precision=whole["precision"], device="cuda")  # type: ignore[arg-type]
-        room = SHARE_FOR_TRAINING * whole["card_gb"] * 2**30  # type: ignore[operator]
+        room = SHARE_FOR_TRAINING["cuda"] * whole["card_gb"] * 2**30  # type: ignore[operator]
         assert 0.999 * room < predicted_memory(case.shape).total <= room
 
 
