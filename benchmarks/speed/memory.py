@@ -161,7 +161,7 @@ def for_cards() -> list[dict[str, object]]:
     """Print and return the largest batches of the official adapters that cards are predicted to have room for."""
     print(
         f"predicted, not measured: the largest B for {OFFICIAL[0]} + {OFFICIAL[1]} dims, adapters of depth 4, joint"
-        f" 512, one edge, latents in the host's memory, with {100 * SHARE_FOR_TRAINING['cuda']:.0f} % of the card to use"
+        f" 512, one edge, latents in the host's memory, {100 * SHARE_FOR_TRAINING['cuda']:.0f} % of the card to use"
     )
     rows: list[dict[str, object]] = []
     for gigabytes in CARDS:
