@@ -101,9 +101,10 @@ class Feeder:
             for name in sorted({name for latents in parts for name in latents.modalities})
         }
         self._mover = Mover(device)
-        at_hand = all(table.at_hand for tables in self._tables.values() for table in tables if table)
+        self.sends_ahead = not all(table.at_hand for tables in self._tables.values() for table in tables if table)
+        """Whether the latents of a step are gathered in the device's memory before it."""
         # Where a CPU has everything at hand, a thread would only take its cores from training.
-        self._prepares_ahead = device.type == "cuda" or not at_hand
+        self._prepares_ahead = device.type == "cuda" or self.sends_ahead
 
     def __str__(self) -> str:
         return "\n".join(map(str, [*self._shares, self._residency]))

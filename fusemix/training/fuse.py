@@ -24,7 +24,9 @@ from fusemix.progress import Progress
 from fusemix.training.checkpoint import Checkpoint, TrainingState, changes, check_same, flat, load_state, save_state
 from fusemix.training.feeding import Feed, Feeder
 from fusemix.training.learner import Learner, NotFiniteError
+from fusemix.training.memory import TrainingShape, advice
 from fusemix.training.monitor import Monitor
+from fusemix.training.residency import free_memory
 from fusemix.training.settings import FuseSettings
 from fusemix.training.size import step_size
 from fusemix.training.space import fresh_space
@@ -114,6 +116,7 @@ class _Trainer:
         self.validation = Validation(val, objective.edges)
         space = fresh_space(train, settings, objective)
         self.feeder = Feeder(train, settings, device)
+        self.memory = self._predicted_memory(space, objective, dtype)
         self.learner = Learner(space.to(device), objective, settings, dtype, self.feeder.item_ids)
         self.size = step_size(space, objective, settings)
         self.state = TrainingState()
@@ -124,7 +127,7 @@ class _Trainer:
     def train(self, on_step: Callback | None, on_validation: Callback | None) -> JointSpace:
         """Run the steps that are left, or as many as the callbacks allow, and return the best joint space."""
         state, steps = self.state, self.settings.steps
-        print(f"{self.feeder}\n{self.size}\n{self.learner}", file=sys.stderr, flush=True)
+        print(f"{self.feeder}\n{self.size}\n{self.learner}\n{self.memory}", file=sys.stderr, flush=True)
         with (
             Progress(steps, "fuse", "steps", state.step) as progress,
             Monitor(self.run, state.step, self.device) as monitor,
@@ -160,6 +163,21 @@ class _Trainer:
             told = f"goes on at step {self.state.step} with other settings: {'; '.join(self.changed)}"
             print(f"{self.run} {told}", file=sys.stderr, flush=True)
             self.state.accept(self.changed, self.settings.steps)
+
+    def _predicted_memory(self, space: JointSpace, objective: Objective, dtype: torch.dtype) -> str:
+        """Say the peak of a step's memory, before the space goes to the device."""
+        on_gpu = self.device.type == "cuda"
+        shape = TrainingShape(
+            self.settings,
+            {name: space.adapter(name).input_dim for name in space.modalities},
+            objective.edges,
+            self.device.type,
+            dtype,
+            sent_ahead=self.feeder.sends_ahead,
+            latents=torch.cuda.memory_allocated(self.device) if on_gpu else 0,
+            validation_rows=self.validation.most_rows,
+        )
+        return advice(shape, free_memory(self.device), f"on {self.device}" if on_gpu else "in memory")
 
     def _step(self, feed: Feed) -> dict[str, float]:
         try:

@@ -300,4 +300,7 @@ class _Step:
 
 
 def _in_units(size: int) -> str:
-    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
+    for unit, bytes_of_it, digits in (("GB", 1e9, 1), ("MB", 1e6, 0)):
+        if size >= bytes_of_it:
+            return f"{size / bytes_of_it:.{digits}f} {unit}"
+    return f"{size / 1e3:.0f} KB"

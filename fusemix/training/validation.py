@@ -34,6 +34,11 @@ class Validation:
         if not self.pools:
             raise FusemixError("no item of the validation split has two modalities: nothing to select a model by")
 
+    @property
+    def most_rows(self) -> int:
+        """Rows of the modality that has the most."""
+        return max(len(modality.rows) for part, _ in self.pools for modality in part.modalities.values())
+
     def __call__(self, space: JointSpace) -> dict[str, float]:
         """Return figures of retrieval, measured on the device of the joint space.
 

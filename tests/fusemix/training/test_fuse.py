@@ -224,4 +224,5 @@ def test_what_will_be_trained_and_how_is_told_before_it_is(capsys: pytest.Captur
     assert told[0].startswith("arrays: 210 items")
     where = told.index("adapters compute in float32 on the CPU, 10 items at once")
     assert told[where - 1].startswith("2 adapters, 4.3K parameters")
-    assert told[where + 1].startswith("step 2: loss ")
+    assert told[where + 1].startswith("memory: a step will take ")
+    assert told[where + 2].startswith("step 2: loss ")
