@@ -210,5 +210,5 @@ def test_other_voices_than_those_of_this_version_are_refused(tmp_path: Path, mon
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("")
-    with pytest.raises(FusemixError, match=r"cannot write .*taken/en-us\+f2/cat\.wav: .*"):
+    with pytest.raises(FusemixError, match=r"cannot write .*taken/en.*\.wav: Not a directory"):
         speak_missing(tmp_path / "taken", SPOKEN)

