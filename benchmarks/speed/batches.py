@@ -1,9 +1,9 @@
 """Batches by `Feeder` beside per-sample dictionaries, and the memory of training on a million items.
 
-The plain way is the FuseMix release's: a dictionary of float32 tensors for each sample, `default_collate` over all
-samples of a step, then the first half mixed with the second.  It gets its samples in memory, and is spared the noise
-that the release draws for each.  `Feeder` gets the same latents as float16 matrices; drawing items, partners and
-lambda is timed with the rest.
+The plain way is the FuseMix release's: a dataset that gives a dictionary of float32 tensors for each sample, torch's
+`DataLoader` with `default_collate`, then the first half mixed with the second.  It gets its samples in memory, and is
+spared the noise that the release draws for each.  `Feeder` gets the same latents as float16 matrices; drawing items,
+partners and lambda is timed with the rest.
 
 `python -m fusemix.benchmarks.speed.batches FOLDER BATCH STEPS` trains in a process of its own on the latents files of
 a folder, and prints its peak memory in bytes.
@@ -14,13 +14,13 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from itertools import count
+from itertools import chain, repeat
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import default_collate
+from torch.utils.data import BatchSampler, DataLoader, Dataset, RandomSampler
 
 from fusemix.adapters.settings import AdapterSettings
 from fusemix.benchmarks.synthetic import SyntheticSettings, synthetic_latents
@@ -54,29 +54,36 @@ def fed(latents: dict[str, Tensor], pairs: int) -> Callable[[], Mapping[str, Ten
     ids = [f"{item:06}" for item in range(len(latents["image"]))]
     arrays = {name: values.numpy() for name, values in latents.items()}
     paired = PairedLatents.from_arrays(arrays, dict.fromkeys(arrays, ids), dict.fromkeys(ids, "train"))
-    feeder = Feeder([paired], FuseSettings(batch_size=pairs), torch.device("cpu"))
-    steps = count()
+    feeds = Feeder([paired], FuseSettings(batch_size=pairs), torch.device("cpu")).steps(0, sys.maxsize)
+    return lambda: next(feeds).batch.values
 
-    def run() -> Mapping[str, Tensor]:
-        step = next(steps)
-        (feed,) = feeder.steps(step, step + 1)
-        return feed.batch.values
 
-    return run
+class Samples(Dataset[dict[str, Tensor]]):
+    """A dictionary for each sample, of tensors that are there one by one, as the release stores them."""
+
+    def __init__(self, latents: dict[str, Tensor]) -> None:
+        self._latents = {name: list(values.float().unbind()) for name, values in latents.items()}
+
+    def __len__(self) -> int:
+        return len(self._latents["image"])
+
+    def __getitem__(self, item: int) -> dict[str, Tensor]:
+        return {name: latents[item] for name, latents in self._latents.items()}
 
 
 def collated(latents: dict[str, Tensor], pairs: int) -> Callable[[], Mapping[str, Tensor]]:
     """Return a function that makes the next step's batch from a dictionary for each sample."""
-    items = len(latents["image"])
-    samples = [{name: values[item].float() for name, values in latents.items()} for item in range(items)]
     rng = np.random.default_rng(0)
-    order = torch.Generator().manual_seed(0)
+    samples = Samples(latents)
+    order = BatchSampler(
+        RandomSampler(samples, generator=torch.Generator().manual_seed(0)), 2 * pairs, drop_last=True
+    )
+    loader = DataLoader(samples, batch_sampler=order)
+    batches = chain.from_iterable(repeat(loader))
 
     def run() -> Mapping[str, Tensor]:
-        chosen = torch.randperm(items, generator=order)[: 2 * pairs].tolist()
-        batch = default_collate([samples[item] for item in chosen])
         lam = float(rng.beta(1.0, 1.0))
-        return {name: lam * values[:pairs] + (1 - lam) * values[pairs:] for name, values in batch.items()}
+        return {name: lam * values[:pairs] + (1 - lam) * values[pairs:] for name, values in next(batches).items()}
 
     return run
 

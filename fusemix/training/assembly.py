@@ -1,8 +1,8 @@
 """From rows of tables to a batch: what a step needs is sent to the device, and mixed there.
 
-Latents go straight to their places in the batch, and a partner's are mixed into those that are there, some at a time:
-a second copy of a batch costs as much memory as the batch, and on a CPU more time than the mixing itself, for memory
-that is touched for the first time is slow.
+A batch is made some pairs at a time: while a CPU still holds a few pairs' latents in its cache, those of the partners
+are gathered and mixed into them.  So each latent is read once and each mixed one written once, and there is never a
+second copy of the batch.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from torch import Tensor
 
 from fusemix.batch import LatentBatch
 
-BYTES_AT_ONCE = {"cpu": 1 << 20, "cuda": 1 << 28}
-"""So much of a batch is mixed at once: what a CPU's cache holds, and what keeps a GPU busy."""
+BYTES_AT_ONCE = {"cpu": 1 << 22, "cuda": 1 << 28}
+"""So much of a batch is made at once: what a CPU's caches hold, and what keeps a GPU busy."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Piece:
     Attributes:
         values: (R, D) latents as they are stored.
         index: (n,) rows of `values`.
-        places: (n,) which of the batch's pairs get them; None where all do, in order.
+        places: (n,) which of the batch's pairs get them, increasing; None where all do.
     """
 
     values: Tensor
@@ -77,34 +77,54 @@ class Ingredients:
         )
 
 
-def assemble(given: Ingredients) -> LatentBatch:
-    """Return the batch, mixed where its pairs have two parents, on the device where its ingredients are."""
+def assemble(given: Ingredients, memory: Mapping[str, Tensor] | None = None) -> LatentBatch:
+    """Return the batch, mixed where its pairs have two parents, on the device where its ingredients are.
+
+    Args:
+        given: what the batch is made of.
+        memory: modality -> (B, D) float32 to be written over: the latents of a batch that is no longer needed, for
+            memory that a process touches for the first time costs a CPU as much as the mixing itself.
+    """
     values = {}
-    for name, (first, *partner) in given.pieces.items():
-        whole = torch.zeros if any(piece.places is not None for piece in first) or not first else torch.empty
-        values[name] = whole(len(given.parents), given.dims[name], device=given.parents.device)
-        for piece in first:
-            _put(piece, values[name])
-        for piece in partner[0] if partner else ():
-            _put(piece, values[name], given.weight)
+    for name, dim in given.dims.items():
+        shape, device = (len(given.parents), dim), given.parents.device
+        values[name] = memory[name] if memory else torch.empty(shape, device=device)
+        _fill(values[name], given.pieces[name], given.weight)
     return LatentBatch(values, given.present, given.parents, given.content)
 
 
-def _put(piece: Piece, values: Tensor, weight: float | Tensor | None = None) -> None:
-    """Write latents where they belong; where there is a weight, mix them with what is there, which has the weight."""
-    at_once = max(1, BYTES_AT_ONCE[values.device.type] // (4 * values.shape[1]))
-    for start in range(0, len(piece.index), at_once):
-        chunk = slice(start, start + at_once)
-        latents = piece.values.index_select(0, piece.index[chunk])
-        places = chunk if piece.places is None else piece.places[chunk]
-        there = values[places]
-        if weight is None:
-            there.copy_(latents)
-        else:
-            torch.lerp(latents.float(), there, weight[places] if isinstance(weight, Tensor) else weight, out=there)
-        if piece.places is not None:
-            # Places that lie apart were copied, those in a row are the batch's own memory.
-            values[places] = there
+def _fill(values: Tensor, parents: Sequence[Sequence[Piece]], weight: float | Tensor) -> None:
+    """Write the latents of all pairs, mixed where there are two parents."""
+    pairs, dim = values.shape
+    at_once = min(pairs, max(1, BYTES_AT_ONCE[values.device.type] // (4 * dim)))
+    room = values.new_empty(2 if len(parents) > 1 else 0, at_once, dim)
+    for start in range(0, pairs, at_once):
+        chunk = slice(start, min(start + at_once, pairs))
+        filled = values[chunk]
+        if len(parents) == 1:
+            _gather(parents[0], chunk, pairs, filled)
+            continue
+        one, other = room[:, : len(filled)]
+        _gather(parents[0], chunk, pairs, one)
+        _gather(parents[1], chunk, pairs, other)
+        torch.lerp(other, one, weight[chunk] if isinstance(weight, Tensor) else weight, out=filled)
+
+
+def _gather(pieces: Sequence[Piece], chunk: slice, pairs: int, latents: Tensor) -> None:
+    """Write the latents of a stretch of pairs, zeros where they have none."""
+    if not pieces or pieces[0].places is not None:
+        latents.zero_()
+    for piece in pieces:
+        if piece.places is None:
+            latents.copy_(piece.values.index_select(0, piece.index[chunk]))
+            continue
+        within = slice(None)
+        if len(latents) < pairs:
+            # On a GPU this waits for the step before; there a batch is seldom more than one stretch.
+            ends = piece.places.new_tensor([chunk.start, chunk.stop])
+            within = slice(*torch.searchsorted(piece.places, ends).tolist())
+        rows = piece.values.index_select(0, piece.index[within])
+        latents.index_copy_(0, piece.places[within] - chunk.start, rows.float())
 
 
 class Mover:

@@ -112,20 +112,23 @@ class Feeder:
     def steps(self, start: int, stop: int) -> Generator[Feed]:
         """Yield the input of steps `start` to `stop` - 1; threads end with the iterator.
 
+        The latents of a step are written over when the next step is taken.
+
         Raises:
             FusemixError: where a file that latents are read from has been cut short.
         """
+        memory: dict[str, Tensor] = {}
         with ThreadPoolExecutor(READERS, "reader") as readers:
             if not self._prepares_ahead:
                 for step in range(start, stop):
-                    yield self._finish(self._prepare(step, readers))
+                    yield self._finish(self._prepare(step, readers), memory)
                 return
             with ThreadPoolExecutor(1, "feeder") as ahead:
                 waiting: Future[_Prepared] | None = None
                 for step in range(start, stop):
                     prepared = (waiting or ahead.submit(self._prepare, step, readers)).result()
                     waiting = ahead.submit(self._prepare, step + 1, readers) if step + 1 < stop else None
-                    feed = self._finish(prepared)
+                    feed = self._finish(prepared, memory)
                     # What the batch was made from would take memory all through the step.
                     del prepared
                     yield feed
@@ -144,9 +147,11 @@ class Feeder:
             named.append(f"{latents.items[item - int(self._first_item[number])]}{of}")
         return named
 
-    def _finish(self, prepared: _Prepared) -> Feed:
+    def _finish(self, prepared: _Prepared, memory: dict[str, Tensor]) -> Feed:
         given, sent, lam = prepared
-        return Feed(assemble(self._mover.receive(given, sent)), lam)
+        batch = assemble(self._mover.receive(given, sent), memory)
+        memory.update(batch.values)
+        return Feed(batch, lam)
 
     def _prepare(self, step: int, readers: Executor) -> _Prepared:
         settings = self._settings

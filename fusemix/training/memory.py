@@ -188,13 +188,12 @@ class _Step:
         self.peak = MemoryPlan("between steps", dict(self.held))
 
     def assemble(self) -> None:
-        """Put the next batch together, some rows at a time, while the last one is still there."""
-        shape, size, values = self.shape, self.shape.settings.batch_size, 0
+        """Write the next batch over the last one, some rows at a time."""
+        shape, size = self.shape, self.shape.settings.batch_size
         for dim in shape.dims.values():
-            values += FLOAT * dim * size
             rows = min(size, BYTES_AT_ONCE[shape.device] // (FLOAT * dim))
-            pieces = rows * dim * (shape.stored + (FLOAT if self.parents == 2 and shape.stored < FLOAT else 0))
-            self._need("batch", self._ingredients() + values + pieces, "as a batch is put together")
+            room = rows * dim * (shape.stored + (2 * FLOAT if self.parents == 2 else 0))
+            self._need("batch", self._ingredients() + room, "as a batch is put together")
 
     def validate(self) -> None:
         """Embed the validation split, as many rows at once as an adapter takes then, and keep the embeddings."""
