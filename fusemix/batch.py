@@ -110,11 +110,16 @@ def draw_rows(latents: PairedLatents, positions: Tensor, rng: torch.Generator) -
         within = (torch.rand(len(positions), generator=rng) * counts).long()
         # In float32 a draw next to 1 times a large count is the count itself.
         places = starts + torch.minimum(within, counts - 1)
-        rows = torch.full_like(positions, ABSENT)
-        has = counts > 0
-        rows[has] = modality.rows[places[has]]
-        drawn[name] = rows
+        drawn[name] = looked_up(modality.rows, torch.where(counts > 0, places, ABSENT), ABSENT)
     return drawn
+
+
+def looked_up(values: Tensor, places: Tensor, otherwise: int) -> Tensor:
+    """Return `values` at places, (N,) int64, and `otherwise` where a place is ABSENT."""
+    if not len(values):
+        return torch.full_like(places, otherwise)
+    # Faster than to pick those that are there: the last value is read in vain for the others.
+    return torch.where(places == ABSENT, otherwise, values[places])
 
 
 def pair_counts(latents: PairedLatents) -> Tensor:

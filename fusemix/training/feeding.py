@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fusemix.batch import ABSENT, ItemSource, LatentBatch, one_pair_a_row, pair_counts
+from fusemix.batch import ABSENT, ItemSource, LatentBatch, looked_up, one_pair_a_row, pair_counts
 from fusemix.latents.paired import PairedLatents
 from fusemix.mixing import draw_lambda, draw_lambdas, partners_by_shift, partners_of_halves
 from fusemix.randomness import derive_seed, generator
@@ -193,11 +193,9 @@ class Feeder:
         for latents, part in zip(self._datasets, drawn, strict=True):
             for name in self._tables:
                 of_part = part.rows.get(name, torch.full_like(part.items, ABSENT))
-                hashes, has = torch.zeros_like(part.items), of_part != ABSENT
-                if name in latents.modalities:
-                    hashes[has] = latents[name].content[of_part[has]]
+                hashes = latents[name].content if name in latents.modalities else torch.empty(0, dtype=torch.int64)
                 rows[name].append(of_part)
-                content[name].append(hashes)
+                content[name].append(looked_up(hashes, of_part, 0))
         return _Loaded(
             joined([torch.full_like(part.items, number) for number, part in enumerate(drawn)]),
             joined([part.items + first for part, first in zip(drawn, self._first_item[:-1], strict=True)]),
