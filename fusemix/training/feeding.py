@@ -216,15 +216,19 @@ class Feeder:
             mine = (loaded.dataset == number) & (loaded.rows[name] != ABSENT)
             if table is None or not mine.any():
                 continue
-            values, places = table.values, table.find(loaded.rows[name][mine])
+            everywhere = bool(mine.all())
+            values, places = table.values, table.find(loaded.rows[name] if everywhere else loaded.rows[name][mine])
             if not table.at_hand:
                 values, places = table.gather(places, readers, pinned=self._mover.device.type == "cuda")
-            index = torch.full_like(loaded.items, ABSENT)
-            index[mine] = places
+            index = places if everywhere else torch.full_like(loaded.items, ABSENT).masked_scatter_(mine, places)
             for of_parent, parent in zip(pieces, parents, strict=True):
+                if everywhere:
+                    of_parent.append(Piece(values, index[parent], None))
+                    continue
+                # Of a small share, one half may have nothing, or all.
                 where = mine[parent].nonzero()[:, 0]
-                everywhere = len(where) == len(parent)
-                # Of a small share, one half may have nothing.
                 if len(where):
-                    of_parent.append(Piece(values, index[parent[where]], None if everywhere else where))
+                    of_parent.append(
+                        Piece(values, index[parent[where]], None if len(where) == len(parent) else where)
+                    )
         return pieces
