@@ -7,8 +7,9 @@ two hours goes through it in as many steps as it needs.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -84,3 +85,50 @@ def mean_of_valid(frames: Tensor, valid: Tensor) -> Tensor:
     """
     is_valid = torch.arange(frames.shape[1], device=frames.device) < valid[:, None].to(frames.device)
     return (frames.float() * is_valid[..., None]).sum(dim=1) / is_valid.sum(dim=1, keepdim=True)
+
+
+def statistics_of_valid(frames: Tensor, valid: Tensor) -> Tensor:
+    """Return mean and standard deviation of the first `valid` frames of each window, and the mean of each third.
+
+    A mean alone says nothing of what came first; of a spoken word or two, thirds say most of it.  Thirds of fewer
+    than three frames overlap.
+
+    Args:
+        frames: (w, T, dim).
+        valid: (w,) numbers from 1 to T.
+
+    Returns:
+        (w, 5 * dim) float32.
+    """
+    valid, rows = valid.to(frames.device), torch.arange(len(frames), device=frames.device)
+    mean = mean_of_valid(frames, valid)
+    spread = (mean_of_valid(frames.float().square(), valid) - mean.square()).clamp_min(0).sqrt()
+    bounds = torch.stack([third * valid // 3 for third in range(4)])
+    upto = torch.nn.functional.pad(frames.float().cumsum(dim=1), (0, 0, 1, 0))
+    parts = [mean, spread]
+    for start, stop in pairwise(bounds):
+        end = torch.maximum(stop, start + 1)
+        parts.append((upto[rows, end] - upto[rows, start]) / (end - start)[:, None].to(upto))
+    return torch.cat(parts, dim=1)
+
+
+@dataclass(frozen=True)
+class FramePooling:
+    """What becomes of a window's frames."""
+
+    pool: Callable[[Tensor, Tensor], Tensor]
+    """Takes (w, T, dim) frames and how many of each window are valid."""
+    parts: int
+    """Numbers of a latent for each of a frame's."""
+    description: str
+    """For an encoder's spec."""
+
+
+FRAME_POOLINGS = {
+    "mean": FramePooling(mean_of_valid, 1, "mean over the valid frames of all windows"),
+    "statistics": FramePooling(
+        statistics_of_valid,
+        5,
+        "mean and deviation over a window's valid frames, and the mean of each third of them; mean over windows",
+    ),
+}

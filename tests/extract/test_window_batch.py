@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from fusemix.extract.sound_windows import PreparedSound, SoundWindows
-from fusemix.extract.window_batch import WindowEncoder, mean_of_valid
+from fusemix.extract.window_batch import WindowEncoder, mean_of_valid, statistics_of_valid
 from tests.extract.sound_files import Array
 
 
@@ -71,3 +73,18 @@ def test_the_mean_is_over_the_first_valid_frames() -> None:
     means = mean_of_valid(frames.half(), torch.tensor([1, 3]))
     assert means.dtype == torch.float32
     torch.testing.assert_close(means, torch.tensor([[0.0, 1, 2], [15, 16, 17]]))
+
+
+def test_statistics_are_mean_deviation_and_the_mean_of_each_third() -> None:
+    valid = [1, 2, 3, 4, 5, 11]
+    frames = torch.randn(len(valid), 11, 3, generator=torch.Generator().manual_seed(0))
+    for row, count in enumerate(valid):
+        frames[row, count:] = 1e10
+    found = statistics_of_valid(frames, torch.tensor(valid))
+    assert found.shape == (6, 15)
+    for row, count in enumerate(valid):
+        sound = frames[row, :count].double().numpy()
+        edges = [third * count // 3 for third in range(4)]
+        thirds = [sound[start : max(stop, start + 1)].mean(axis=0) for start, stop in pairwise(edges)]
+        right = np.concatenate([sound.mean(axis=0), sound.std(axis=0), *thirds])
+        np.testing.assert_allclose(found[row].numpy(), right, atol=1e-5)

@@ -17,7 +17,7 @@ CATS = ["1F638", "1F63A"]
 
 @pytest.fixture
 def two_cats(monkeypatch: pytest.MonkeyPatch) -> Dataset:
-    """Let there be two items only, so that two names are spoken."""
+    """Let there be two items only, so that four names are spoken."""
     whole = emoji()
     rows = [row for row, item in enumerate(whole["text"].items) if item in CATS]
     captions = Sources([whole["text"].items[row] for row in rows], [whole["text"].values[row] for row in rows], False)
@@ -32,7 +32,7 @@ def two_cats(monkeypatch: pytest.MonkeyPatch) -> Dataset:
 
 @pytest.fixture
 def silent(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Speak nothing: 1,914 utterances take a minute."""
+    """Speak nothing: 3,010 utterances take more than a minute."""
     monkeypatch.setattr(module, "speak_missing", lambda folder, utterances: None)
 
 
@@ -46,29 +46,36 @@ def test_items_splits_pictures_and_captions_are_those_of_emoji(silent: None, tmp
         assert spoken.source(modality, 7) == emoji().source(modality, 7)
 
 
-def test_each_item_has_one_sound_and_its_place_is_stable(silent: None, tmp_path: Path) -> None:
+def test_each_caption_has_a_sound_and_its_place_is_stable(silent: None, tmp_path: Path) -> None:
     here, there = (load_dataset({"reader": "emoji-spoken", "path": str(tmp_path / name)}) for name in "ab")
-    assert list(here["audio"].items) == list(here.splits)
+    assert list(here["audio"].items) == list(here["text"].items)
     assert Counter(value.partition("/")[0] for value in here["audio"].values).keys() == set(VOICES)
     assert here.stamp("audio") == there.stamp("audio")
-    assert here.stamp("audio").manifest == "090b3171999c4221"
+    assert here.stamp("audio").manifest == "390ee8dd02fb470a"
     assert there.source("audio", 7) == tmp_path / "b" / there["audio"].values[7]
 
 
 def test_a_voice_belongs_to_an_item_and_each_speaks_its_share() -> None:
-    said = spoken_names(emoji())
-    assert {item: utterance.voice for item, utterance in said.items()} == {item: voice_of(item) for item in said}
+    pictograms = emoji()
+    said = spoken_names(pictograms)
+    assert [utterance.text for utterance in said.values()] == list(pictograms["text"].values)
+    assert [utterance.voice for utterance in said.values()] == [voice_of(item) for item in pictograms["text"].items]
     assert [voice_of(item) for item in CATS] == ["en-gb-scotland+f4", "en+f1"]
     for split in ("train", "val", "test"):
-        items = [item for item, of in emoji().splits.items() if of == split]
+        items = [item for item, of in pictograms.splits.items() if of == split]
         counts = Counter(map(voice_of, items))
         assert set(counts) == set(VOICES)
         assert min(counts.values()) > len(items) / len(VOICES) / 2
 
 
-def test_what_is_said_is_the_name(two_cats: Dataset) -> None:
-    said = {item: utterance.text for item, utterance in spoken_names(two_cats).items()}
-    assert said == {"1F638": "grinning cat with smiling eyes", "1F63A": "grinning cat"}
+def test_what_is_said_is_a_caption_and_each_has_a_file_of_its_own(two_cats: Dataset) -> None:
+    said = {path: utterance.text for path, utterance in spoken_names(two_cats).items()}
+    assert said == {
+        "en-gb-scotland+f4/1F638-1.wav": "grinning cat with smiling eyes",
+        "en-gb-scotland+f4/1F638-2.wav": "smile cat",
+        "en+f1/1F63A-1.wav": "grinning cat",
+        "en+f1/1F63A-2.wav": "smiley cat",
+    }
 
 
 def test_names_are_spoken_on_first_use_into_the_cache(
@@ -77,12 +84,12 @@ def test_names_are_spoken_on_first_use_into_the_cache(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     spoken = load_dataset("emoji-spoken")
     folder = tmp_path / "fusemix" / "emoji-spoken"
-    assert f"speak into {folder}: 2/2 utterances" in capsys.readouterr().err
-    assert [spoken.source("audio", row) for row in range(2)] == [
-        folder / voice_of(item) / f"{item}.wav" for item in CATS
+    assert f"speak into {folder}: 4/4 utterances" in capsys.readouterr().err
+    assert [spoken.source("audio", row) for row in range(4)] == [
+        folder / voice_of(item) / f"{item}-{name}.wav" for item in CATS for name in (1, 2)
     ]
     written = {file: file.read_bytes() for file in folder.rglob("*.wav")}
-    assert set(written) == {spoken.source("audio", row) for row in range(2)}
+    assert set(written) == {spoken.source("audio", row) for row in range(4)}
     load_dataset("emoji-spoken")
     assert capsys.readouterr().err == ""
     assert {file: file.read_bytes() for file in folder.rglob("*.wav")} == written
@@ -94,7 +101,7 @@ def test_the_cache_is_at_home_unless_told(
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert load_dataset("emoji-spoken").source("audio", 0) == (
-        tmp_path / ".cache/fusemix/emoji-spoken" / voice_of(CATS[0]) / f"{CATS[0]}.wav"
+        tmp_path / ".cache/fusemix/emoji-spoken" / voice_of(CATS[0]) / f"{CATS[0]}-1.wav"
     )
 
 

