@@ -13,8 +13,10 @@ class BenchmarkSettings:
 
     split: str = "test"
     """Split whose rows are pooled."""
+    protocol: str = ""
+    """generic, coco-5k, coco-1k, flickr30k-1k, audiocaps or clotho; by the name of the dataset if left out."""
     k: tuple[int, ...] = (1, 5, 10)
-    """The k of R@k."""
+    """The k of R@k; those of the protocol are measured besides."""
     draws: int = 1000
     """Bootstrap draws over items."""
     seeds: tuple[int, ...] = (0, 1, 2)
