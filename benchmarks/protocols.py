@@ -8,12 +8,14 @@ measured all the same, and warned of.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from fusemix.errors import FusemixError, nearest
 from fusemix.latents.paired import PairedLatents
@@ -79,33 +81,30 @@ class Protocol:
             f" {known}; figures are not comparable with published ones{remark}"
         ]
 
-    def galleries(self, latents: PairedLatents) -> Iterator[PairedLatents]:
-        """Yield the folds of a split, each as even in items as can be; the split itself where there is one fold.
+    def galleries(self, latents: PairedLatents) -> list[Tensor]:
+        """Return the positions of the items of each fold, increasing: all of them where there is one fold.
 
         Items are taken in the order of their first row in the file of the first modality, which is the published
-        order.
+        order, and folds are as even as can be.
 
         Raises:
             FusemixError: where there are fewer items than folds.
         """
-        if self.folds == 1:
-            yield latents
-            return
         if len(latents) < self.folds:
             raise FusemixError(
                 f"protocol {self.name} cuts the items into {self.folds} folds, and there are only {len(latents)}:"
                 " choose another with benchmark.protocol"
             )
-        for fold in np.array_split(_published_order(latents), self.folds):
-            yield latents.at(torch.from_numpy(np.sort(fold)))
+        order = _published_order(latents)
+        return [torch.from_numpy(np.sort(fold)) for fold in np.array_split(order, self.folds)]
 
 
-def _published_order(latents: PairedLatents) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def _published_order(latents: PairedLatents) -> npt.NDArray[np.int64]:
     """Return the positions of the items in the order of their rows; those without one are last."""
     first = next(iter(latents.modalities.values()))
     place = np.full(len(latents), np.iinfo(np.int64).max)
     np.minimum.at(place, first.item_of_row.numpy(), first.rows.numpy())
-    return np.argsort(place, kind="stable").astype(np.int64)
+    return np.argsort(place, kind="stable")
 
 
 GENERIC = Protocol(
