@@ -9,7 +9,7 @@ from pathlib import Path
 from fusemix.benchmarks.context import machine
 from fusemix.benchmarks.report import write_json
 
-BENCHMARKS = ("batches", "extraction", "latents", "loss", "memory", "ranks", "step")
+BENCHMARKS = ("batches", "bootstrap", "extraction", "latents", "loss", "memory", "ranks", "step")
 
 
 def main() -> None:
