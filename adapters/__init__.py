@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from .identity import IdentityAdapter
     from .linear import LinearAdapter
     from .mlp import MLPAdapter
+    from .relative import RelativeAdapter
     from .settings import AdapterSettings
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "IdentityAdapter",
     "LinearAdapter",
     "MLPAdapter",
+    "RelativeAdapter",
     "build_adapter",
 ]
 
@@ -36,6 +38,7 @@ __getattr__, __dir__ = lazy_exports(
         "IdentityAdapter": "identity",
         "LinearAdapter": "linear",
         "MLPAdapter": "mlp",
+        "RelativeAdapter": "relative",
         "build_adapter": "adapter",
     },
 )

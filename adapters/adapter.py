@@ -69,8 +69,10 @@ def build_adapter(config: Mapping[str, Any]) -> Adapter:
     from .identity import IdentityAdapter
     from .linear import LinearAdapter
     from .mlp import MLPAdapter
+    from .relative import RelativeAdapter
 
-    kinds = {adapter.kind: adapter for adapter in (GatedAdapter, IdentityAdapter, LinearAdapter, MLPAdapter)}
+    known = (GatedAdapter, IdentityAdapter, LinearAdapter, MLPAdapter, RelativeAdapter)
+    kinds = {adapter.kind: adapter for adapter in known}
     shape = dict(config)
     kind = str(shape.pop("kind"))
     if kind not in kinds:
