@@ -9,7 +9,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from fusemix.retrieval.metrics import recall_at
-from fusemix.retrieval.ranks import TILE, ranks
+from fusemix.retrieval.ranks import ranks
+from fusemix.retrieval.tiles import TILE
 
 from .measure import in_turn
 

@@ -63,7 +63,7 @@ def diagonal(size: int) -> Tensor:
 
 
 def set_tile(monkeypatch: pytest.MonkeyPatch, tile: int) -> None:
-    monkeypatch.setattr(sys.modules["fusemix.retrieval.ranks"], "TILE", tile)
+    monkeypatch.setattr(sys.modules["fusemix.retrieval.tiles"], "TILE", tile)
 
 
 @pytest.fixture
@@ -200,7 +200,7 @@ def test_ranks_depend_on_neither_tile_nor_threads(tile: int, threads: int, monke
 @pytest.mark.usefixtures("_threads")
 def test_threads_share_many_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     set_tile(monkeypatch, 3)
-    monkeypatch.setattr(sys.modules["fusemix.retrieval.ranks"], "TILES_OF_A_STRIP", 2)
+    monkeypatch.setattr(sys.modules["fusemix.retrieval.tiles"], "TILES_OF_A_STRIP", 2)
     torch.set_num_threads(3)
     assert_exact(unit(0, 50, 24), unit(1, 80, 24), random_pairs(2, 50, 80, 0.1))
 
