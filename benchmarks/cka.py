@@ -77,9 +77,9 @@ def cka_matrix(files: Sequence[LatentsFile], split: str = "train", items_at_once
 
     Raises:
         FusemixError: where there are fewer than two files, one is given twice, they are of different datasets, two
-            have fewer than four items of the split in common, or latents are all the same.
+            have fewer than four items of the split in common or one has none, or latents are all the same.
     """
-    _check(files)
+    _check(files, split)
     names = _names(files)
     everything = sorted(set().union(*(set(file.items[_usable(file, split)]) for file in files)))
     position = {item: place for place, item in enumerate(everything)}
@@ -230,7 +230,7 @@ def _names(files: Sequence[LatentsFile]) -> tuple[str, ...]:
     return tuple(f"{file.spec.modality}/{file.path.stem}" for file in files)
 
 
-def _check(files: Sequence[LatentsFile]) -> None:
+def _check(files: Sequence[LatentsFile], split: str) -> None:
     if len(files) < 2:
         raise FusemixError(f"CKA compares two latents files at least, not {len(files)}")
     for a, b in combinations(files, 2):
@@ -243,3 +243,7 @@ def _check(files: Sequence[LatentsFile]) -> None:
                 f" {one.name!r} ({one.fingerprint or 'no fingerprint'}) and"
                 f" {other.name!r} ({other.fingerprint or 'no fingerprint'})"
             )
+    for file in files:
+        if split not in file.splits[file.status == DONE]:
+            have = ", ".join(sorted(set(file.splits[file.status == DONE]))) or "none"
+            raise FusemixError(f"{file.path} has no latent of the split {split!r} (splits with latents: {have})")

@@ -18,6 +18,7 @@ from typing import Any
 from fusemix.errors import FusemixError, first_line, nearest
 
 PLACE = "{}"
+EMOJI_GROUPS = "emoji-groups"
 _FIELDS = ("source", "names", "repeated", "templates", "members")
 
 
@@ -108,7 +109,7 @@ def emoji_groups(items: list[str]) -> dict[str, str]:
     Returns:
         Item -> name of its group, one of nine; items that Unicode does not list are left out.
     """
-    members: Mapping[str, list[str]] = _read("emoji-groups")["members"]
+    members: Mapping[str, list[str]] = _read(EMOJI_GROUPS)["members"]
     group_of = {code: group for group, codes in members.items() for code in codes}
     # Whether a picture's name has the variation selector differs from one pictogram to the next.
     found = {item: group_of.get(item.replace("-FE0F", "")) for item in items}

@@ -20,7 +20,7 @@ from fusemix.retrieval.metrics import recall_at
 from fusemix.retrieval.ranks import Ranks
 
 from .bootstrap import Floats, Interval, ItemBootstrap
-from .labelled import Integers, LabelledRows
+from .labelled import Integers, LabelledRows, splits_of
 
 TIE = 1e-12
 PER_CLASS = "mean_per_class_recall"
@@ -49,6 +49,8 @@ class ClassificationResult:
     fingerprint: str
     modality: str
     kind: str
+    splits: tuple[str, ...]
+    """Splits whose rows were classified."""
     rows: int
     items: int
     classes: int
@@ -56,6 +58,8 @@ class ClassificationResult:
     tie_rate: float
     """Part of the rows where another class scores the same as the right one."""
     chance: dict[str, float]
+    commonest: float
+    """acc1 of a classifier that always says the commonest class of the rows."""
     draws: int
     metrics: dict[str, Interval]
     folds: dict[str, dict[str, float]]
@@ -129,12 +133,14 @@ def summarise(
         rows.dataset.fingerprint,
         rows.modality,
         rows.kind,
+        tuple(splits_of(rows)),
         len(rows),
         len(items),
         len(rows.names),
         int((counts == 0).sum()),
         float((ranks.tied > 0).double().mean()),
         {name: n / len(rows.names) for n in k if (name := f"acc{n}") in hits},
+        float(counts.max() / len(rows)),
         draws,
         metrics,
         folds,
@@ -165,7 +171,7 @@ def _draws_per_class(
 
 
 def _by_fold(hits: Mapping[str, Floats], first: Floats, rows: LabelledRows) -> dict[str, dict[str, float]]:
-    names = sorted(set(rows.splits), key=lambda name: (len(name), name))
+    names = splits_of(rows)
     if len(names) < 2:
         return {}
     folds = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,6 +16,8 @@ from fusemix.latents.paired import PairedLatents
 from fusemix.latents.provenance import DatasetStamp
 
 Integers = npt.NDArray[np.int64]
+
+NAMES_TO_LIST = 12
 
 
 @dataclass(frozen=True)
@@ -133,9 +135,7 @@ def class_numbers(labels: Mapping[str, str | int], names: Sequence[str]) -> dict
     for item, label in labels.items():
         if isinstance(label, str):
             if label not in number_of:
-                raise FusemixError(
-                    f"item {item!r} has the label {label!r}, which is no class: {nearest(label, names)}"
-                )
+                raise FusemixError(f"item {item!r} has the label {label!r}, which is no class: {_hint(label, names)}")
             number = number_of[label]
             if names[number] in names[:number]:
                 raise FusemixError(
@@ -151,6 +151,13 @@ def class_numbers(labels: Mapping[str, str | int], names: Sequence[str]) -> dict
     return found
 
 
+def _hint(label: str, names: Sequence[str]) -> str:
+    hint = nearest(label, names)
+    # A line that lists a thousand classes helps nobody.
+    many = len(names) > NAMES_TO_LIST and not hint.startswith("did you mean")
+    return f"there are {len(names)}, such as {', '.join(map(repr, names[:NAMES_TO_LIST]))}" if many else hint
+
+
 def texts_as_labels(latents: PairedLatents, modality: str = "text") -> dict[str, str]:
     """Return the one text of each item as its label, as ESC-50 and UrbanSound8K have them.
 
@@ -163,6 +170,28 @@ def texts_as_labels(latents: PairedLatents, modality: str = "text") -> dict[str,
         if labels.setdefault(name, text) != text:
             raise FusemixError(f"item {name!r} has the texts {labels[name]!r} and {text!r}: a class is named by one")
     return labels
+
+
+def splits_of(rows: LabelledRows) -> list[str]:
+    """Return the splits that rows are in, fold10 after fold9."""
+    return sorted(set(rows.splits), key=lambda name: (len(name), name))
+
+
+def check_labelled(latents: PairedLatents, modality: str, labels: Container[str], source: str) -> None:
+    """Refuse items that have a row of a modality but no label.
+
+    Raises:
+        FusemixError: naming one of them and `source`, where labels were looked for.
+    """
+    there = latents.items[latents[modality].counts.numpy() > 0]
+    without = [item for item in there if item not in labels]
+    if len(without) == len(there):
+        raise FusemixError(f"{source} has no label for any of the {len(there)} items of {latents.dataset.name!r}")
+    if without:
+        more = f" (and {len(without) - 1} more)" if len(without) > 1 else ""
+        raise FusemixError(
+            f"{source} has no label for the item {without[0]!r}{more}: add it, empty where the item is to be left out"
+        )
 
 
 @dataclass(frozen=True)
@@ -193,7 +222,7 @@ def leave_one_out(rows: LabelledRows) -> list[Fold]:
     Raises:
         FusemixError: where there are fewer than three splits.
     """
-    names = sorted(set(rows.splits), key=lambda name: (len(name), name))
+    names = splits_of(rows)
     if len(names) < 3:
         raise FusemixError(
             f"leaving one fold out needs at least three folds, {rows.dataset.name!r} has {', '.join(names) or 'none'}"

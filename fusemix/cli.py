@@ -14,7 +14,10 @@ from textwrap import fill
 from types import FrameType
 from typing import NoReturn
 
+from fusemix.commands.classifying import classify
+from fusemix.commands.comparing_encoders import cka
 from fusemix.commands.curves import curves
+from fusemix.commands.diagnosing import diagnose
 from fusemix.commands.encoders import check_encoder, encoders
 from fusemix.commands.exits import Exit
 from fusemix.commands.extraction import extract, merge
@@ -54,6 +57,9 @@ COMMANDS = {
     "inspect": Command("FILE", inspect),
     "fuse": Command("RECIPE", fuse),
     "benchmark": Command("RECIPE", benchmark),
+    "classify": Command("METHOD RUN", classify),
+    "diagnose": Command("RUN", diagnose),
+    "cka": Command("FILE FILE ...", cka),
     "curves": Command("RUN ...", curves),
     "search": Command("QUERY", search),
     "encoders": Command("", encoders),
