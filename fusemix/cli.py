@@ -14,6 +14,7 @@ from textwrap import fill
 from types import FrameType
 from typing import NoReturn
 
+from fusemix.commands.baking import bakeoff
 from fusemix.commands.classifying import classify
 from fusemix.commands.comparing_encoders import cka
 from fusemix.commands.curves import curves
@@ -57,6 +58,7 @@ COMMANDS = {
     "inspect": Command("FILE", inspect),
     "fuse": Command("RECIPE", fuse),
     "benchmark": Command("RECIPE", benchmark),
+    "bakeoff": Command("RECIPE", bakeoff),
     "classify": Command("METHOD RUN", classify),
     "diagnose": Command("RUN", diagnose),
     "cka": Command("FILE FILE ...", cka),

@@ -95,6 +95,20 @@ def parse_recipe_options(
     return parse_recipe(parser, recipe_path(arguments[0]), arguments[1:])
 
 
+def chosen_pair(recipe: Recipe, given: Sequence[str] | None) -> tuple[str, str]:
+    """Return the two modalities that `--pair` names, or the recipe's only two.
+
+    Raises:
+        FusemixError: where it names others, or there are more and it is left out.
+    """
+    names = list(recipe.encoders)
+    a, b = given if given else names if len(names) == 2 else ("", "")
+    if a == b or not {a, b} <= set(names):
+        said = f"--pair {a} {b}" if given else "two modalities are compared"
+        raise FusemixError(f"{said}: choose two of {', '.join(names)} with --pair A B")
+    return a, b
+
+
 def _hide_other_stages(parser: ArgumentParser, stages: Sequence[str]) -> None:
     for action in parser._actions:
         stage = action.dest.partition(".")[0]
