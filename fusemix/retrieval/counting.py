@@ -7,6 +7,7 @@ it is then counted once for each.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -120,3 +121,11 @@ class Tally:
             self.better.index_add_(0, chosen, (difference > of.tie).double())
             self.tied.index_add_(0, chosen, (difference.abs() <= of.tie).double())
         self._open = []
+
+
+def totals(tallies: Sequence[Tally]) -> tuple[Tensor, Tensor]:
+    """Return what all workers counted, better and tied, (V,) int64."""
+    better, tied = (
+        torch.stack([getattr(tally, name) for tally in tallies]).sum(dim=0) for name in ("better", "tied")
+    )
+    return better.long(), tied.long()

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fusemix.retrieval.counting import Tally, Thresholds
+from fusemix.retrieval.counting import Tally, Thresholds, totals
 from fusemix.retrieval.sources import Embeddings
 from fusemix.retrieval.tiles import Comparison, stream
 
@@ -63,8 +63,5 @@ def _best(comparison: Comparison, side: int, rows: int) -> Thresholds:
 
 def _result(thresholds: Thresholds, tallies: Sequence[Tally]) -> Ranks:
     chosen = torch.isfinite(thresholds.scores).nonzero()[:, 0]
-    better, tied = (
-        torch.stack([getattr(tally, name)[chosen] for tally in tallies]).sum(dim=0).long().cpu()
-        for name in ("better", "tied")
-    )
-    return Ranks(chosen.cpu(), better, tied)
+    better, tied = totals(tallies)
+    return Ranks(chosen.cpu(), better[chosen].cpu(), tied[chosen].cpu())

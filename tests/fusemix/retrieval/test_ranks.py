@@ -14,6 +14,8 @@ from torch import Tensor
 from fusemix.errors import FusemixError
 from fusemix.retrieval import Ranks, ranks
 
+from .embeddings import clustered, diagonal, normal, random_pairs, set_tile, unit
+
 Placed = list[tuple[int, int, int]]
 """(query, better, tied) of each query that has a positive."""
 
@@ -43,27 +45,6 @@ def oracle(queries: Tensor, gallery: Tensor, positives: Tensor) -> tuple[Placed,
 def assert_exact(queries: Tensor, gallery: Tensor, positives: Tensor) -> None:
     forward, backward = ranks(queries, gallery, positives)
     assert (placed(forward), placed(backward)) == oracle(queries, gallery, positives)
-
-
-def normal(seed: int, *shape: int) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def unit(seed: int, *shape: int) -> Tensor:
-    return torch.nn.functional.normalize(normal(seed, *shape), dim=1)
-
-
-def random_pairs(seed: int, queries: int, gallery: int, chance: float) -> Tensor:
-    """Pairs that leave some queries without any positive and give others several."""
-    return (torch.rand(queries, gallery, generator=torch.Generator().manual_seed(seed)) < chance).nonzero()
-
-
-def diagonal(size: int) -> Tensor:
-    return torch.arange(size)[:, None].repeat(1, 2)
-
-
-def set_tile(monkeypatch: pytest.MonkeyPatch, tile: int) -> None:
-    monkeypatch.setattr(sys.modules["fusemix.retrieval.tiles"], "TILE", tile)
 
 
 @pytest.fixture
@@ -176,15 +157,6 @@ def test_a_tie_is_a_difference_of_at_most_1e_minus_12_of_the_largest_score(
     queries, gallery = torch.tensor([[1.0, 1e-7]]), torch.tensor([[1.0, 0.0], [1.0, last]])
     forward, _ = ranks(queries, gallery, torch.tensor([[0, 0]]))
     assert placed(forward) == [(0, *expected)]
-
-
-def clustered() -> tuple[Tensor, Tensor, Tensor]:
-    """Embeddings with duplicates and near-ties everywhere."""
-    centres = unit(0, 6, 40)
-    queries = centres[torch.arange(45) % 6] + 1e-7 * normal(1, 45, 40)
-    gallery = centres[torch.arange(70) % 6]
-    gallery[::2] += 1e-7 * normal(2, 35, 40)
-    return queries, gallery, random_pairs(3, 45, 70, 0.03)
 
 
 @pytest.mark.parametrize("tile", [1, 8, 32, 768])
