@@ -17,14 +17,9 @@ from ..dataset import Dataset, Sources
 from ..speech import Utterance, speak_missing
 from .emoji import emoji
 
-VOICES = (
-    "en+m3",
-    "en+f1",
-    "en-us+m1",
-    "en-us+f2",
-    "en-gb-scotland+m7",
-    "en-gb-scotland+f4",
-)
+# Of one accent: by a ridge map from Whisper tiny to texts, training items only, four of these were as good as one
+# voice (MRR 0.183 and 0.185), and six of three accents were not (0.149).
+VOICES = ("en-us+m1", "en-us+m3", "en-us+f1", "en-us+f2")
 
 
 def emoji_spoken(path: Path | None = None) -> Dataset:
