@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 STYLES = ("-", "--", ":", "-.")
 # Inches.
-WIDTH, HEIGHT, LEFT, BOTTOM, PANEL, TALL, GAP, TIMES = 12.6, 4.4, 0.6, 0.75, 3.1, 3.0, 1.5, 1.85
+WIDTH, HEIGHT, LEFT, BOTTOM, PANEL, TALL, GAP, NAMES, TIMES = 13.4, 4.4, 0.45, 0.75, 3.1, 3.0, 1.75, 0.8, 1.85
 # Error bars at one number of items stand side by side, as parts of the axis.
 DODGE = 0.006
 
@@ -62,7 +62,7 @@ def draw(result: Bakeoff) -> Figure:
         for number, direction in enumerate(result.directions):
             place = (LEFT + number * (PANEL + GAP)) / WIDTH, BOTTOM / HEIGHT, PANEL / WIDTH, TALL / HEIGHT
             _scores(figure.add_axes(place), result, direction)
-        left = LEFT + 2 * (PANEL + GAP) + 0.35
+        left = LEFT + 2 * (PANEL + GAP) + NAMES
         _times(figure.add_axes((left / WIDTH, BOTTOM / HEIGHT, TIMES / WIDTH, TALL / HEIGHT)), result)
         figure.text(LEFT / WIDTH, 1 - 0.2 / HEIGHT, _title(result), fontsize=10, weight="bold", va="center")
         figure.text(LEFT / WIDTH, 0.15 / HEIGHT, _about(result), fontsize=8, color=GREY, va="center")
@@ -99,7 +99,7 @@ def _scores(axes: Axes, result: Bakeoff, direction: str) -> None:
             capsize=1.5,
             zorder=4 if method == BASELINE else 3,
         )
-        labels.append(Label(method, places[-1], values[-1], colour))
+        labels.append(Label(f"{method} {values[-1]:.1f}", places[-1], values[-1], colour))
     axes.axhline(100 * result.chance[direction], color=GREY, linewidth=0.8, linestyle=(0, (1, 3)))
     highest = max(of[COMPARED].high for cell in result.cells for of in cell.metrics.values())
     axes.set_ylim(0, 105 * max(highest, 0.01))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from textwrap import wrap
 
 from fusemix.benchmarks.bootstrap import Interval
-from fusemix.benchmarks.tables import WIDTH, aligned
+from fusemix.benchmarks.report import WIDTH, aligned
 
 from .results import BASELINE, COMPARED, Bakeoff, Cell
 
@@ -32,7 +32,8 @@ def bakeoff_table(result: Bakeoff) -> str:
     blocks = [_head(result)]
     for first in range(0, len(fractions), AT_ONCE):
         shown = fractions[first : first + AT_ONCE]
-        blocks += ["\n".join(aligned(rows)) for rows in _tables(result, shown)]
+        for (title, *heads), *rows in _tables(result, shown):
+            blocks.append("\n".join([title, *aligned([["", *heads], *rows])]))
     notes = [line for note in _notes(result) for line in wrap(note, WIDTH, subsequent_indent="  ")]
     return "\n\n".join([*blocks, "\n".join(notes)])
 
