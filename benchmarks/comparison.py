@@ -20,7 +20,10 @@ from fusemix.training.settings import FuseSettings
 
 from .aligners import ridge
 from .bootstrap import Interval, ItemBootstrap
-from .retrieval import PerQuery, RetrievalResult, per_query, summarise
+from .fold_figures import mean, mean_draws
+from .per_query import PerQuery, per_query
+from .retrieval import protocol_of
+from .retrieval_result import RetrievalResult, summarise
 from .settings import BenchmarkSettings
 
 BASELINE = "ridge"
@@ -72,7 +75,7 @@ def compare(
         runs: folder for the trained runs; finished ones are not trained again.
         device: where to train.
     """
-    split = latents.split(settings.split)
+    split, protocol = latents.split(settings.split), protocol_of(latents, settings)
 
     def trained(name: str, method: FuseSettings) -> list[tuple[PerQuery, PerQuery]]:
         measured = []
@@ -80,11 +83,11 @@ def compare(
             folder = runs / f"{name}-seed{seed}" if runs else None
             print(f"{name}, seed {seed}", flush=True)
             space = fuse(latents, replace(method, seed=seed), run=folder, device=device)
-            measured.append(per_query(space, split, a, b, settings.k))
+            measured.append(per_query(space, split, a, b, protocol.k, protocol))
         return measured
 
     def once(space: JointSpace) -> list[tuple[PerQuery, PerQuery]]:
-        return [per_query(space, split, a, b, settings.k)]
+        return [per_query(space, split, a, b, protocol.k, protocol)]
 
     measured: Mapping[str, list[tuple[PerQuery, PerQuery]]] = {
         "fusemix": trained("fusemix", fuse_settings),
@@ -103,7 +106,7 @@ def compare(
         methods.append(
             MethodResult(
                 name,
-                summarise(latents, directions, names, len(split), settings),
+                summarise(split, directions, names, settings, protocol),
                 settings.seeds if name != BASELINE else (),
                 _means_of_seeds(names, measured[name]),
                 differences if name != BASELINE else {},
@@ -129,7 +132,9 @@ def _differences(mine: PerQuery, base: PerQuery, bootstrap: ItemBootstrap) -> di
     found = {}
     for key, values in mine.metrics.items():
         difference = values - base.metrics[key]
-        found[key] = Interval.of(difference.mean(), bootstrap.means(difference, mine.items))
+        found[key] = Interval.of(
+            mean(difference, mine.folds), mean_draws(difference, mine.items, mine.folds, bootstrap)
+        )
     return found
 
 
@@ -137,6 +142,6 @@ def _means_of_seeds(
     names: tuple[str, str], seeds: list[tuple[PerQuery, PerQuery]]
 ) -> dict[str, dict[str, list[float]]]:
     return {
-        name: {key: [float(both[i].metrics[key].mean()) for both in seeds] for key in seeds[0][i].metrics}
+        name: {key: [mean(both[i].metrics[key], both[i].folds) for both in seeds] for key in seeds[0][i].metrics}
         for i, name in enumerate(names)
     }

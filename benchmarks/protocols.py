@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -85,7 +84,7 @@ class Protocol:
         """Return the positions of the items of each fold, increasing: all of them where there is one fold.
 
         Items are taken in the order of their first row in the file of the first modality, which is the published
-        order, and folds are as even as can be.
+        order, and folds are as even as can be, in items that lack that modality too.
 
         Raises:
             FusemixError: where there are fewer items than folds.
@@ -95,16 +94,13 @@ class Protocol:
                 f"protocol {self.name} cuts the items into {self.folds} folds, and there are only {len(latents)}:"
                 " choose another with benchmark.protocol"
             )
-        order = _published_order(latents)
-        return [torch.from_numpy(np.sort(fold)) for fold in np.array_split(order, self.folds)]
-
-
-def _published_order(latents: PairedLatents) -> npt.NDArray[np.int64]:
-    """Return the positions of the items in the order of their rows; those without one are last."""
-    first = next(iter(latents.modalities.values()))
-    place = np.full(len(latents), np.iinfo(np.int64).max)
-    np.minimum.at(place, first.item_of_row.numpy(), first.rows.numpy())
-    return np.argsort(place, kind="stable")
+        first = next(iter(latents.modalities.values()))
+        place = np.full(len(latents), -1)
+        np.maximum.at(place, first.item_of_row.numpy(), first.rows.numpy())
+        having = np.argsort(place, kind="stable")[np.count_nonzero(place < 0) :]
+        lacking = np.flatnonzero(place < 0)
+        folds = zip(np.array_split(having, self.folds), np.array_split(lacking, self.folds)[::-1], strict=True)
+        return [torch.from_numpy(np.sort(np.concatenate(fold))) for fold in folds]
 
 
 GENERIC = Protocol(

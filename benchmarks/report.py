@@ -1,129 +1,42 @@
-"""Results as tables that fit a narrow terminal, and as JSON."""
+"""Figures as text: a table that fits a narrow terminal, and the same as Markdown to paste."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any
-
-from fusemix.files import replacing
+from collections.abc import Sequence
+from dataclasses import dataclass
+from textwrap import wrap
 
 from .bootstrap import Interval
-from .comparison import Comparison, MethodResult
-from .retrieval import DirectionResult, RetrievalResult
 
-SCHEMA_VERSION = 1
-_CAVEAT = "95% intervals by bootstrap over items, given this gallery and this model."
+WIDTH = 80
+CAVEAT = "95% intervals by bootstrap over items, given this gallery and this model."
 
-
-def write_json(path: Path, benchmark: str, result: Mapping[str, object], context: Mapping[str, object]) -> None:
-    """Write a result with its schema version and what it was obtained with.
-
-    Args:
-        path: `results/<benchmark>/<run>.json`.
-        benchmark: name of the benchmark.
-        result: what was measured.
-        context: recipe, versions, machine.
-    """
-    record = {"schema_version": SCHEMA_VERSION, "benchmark": benchmark, **context, **result}
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(record, indent=2) + "\n")
+Table = Sequence[Sequence[str]]
+"""Rows of cells; the first row and the first column are headings, an empty row parts others in a terminal."""
 
 
-def retrieval_table(result: RetrievalResult) -> str:
-    """Return one model's figures: a block for each pair of modalities, with a row for each metric."""
-    directions = result.directions
-    lines = [f"Retrieval on {result.dataset}, {result.split} split: {result.items} items, protocol {result.protocol}"]
-    for first in range(0, len(directions), 2):
-        lines += ["", *_aligned(_rows_of_pair(directions[first : first + 2]))]
-    emergent = any(not direction.trained for direction in directions)
-    of = " of what was trained" if emergent and any(direction.trained for direction in directions) else ""
-    lines += ["", f"mean recall{of} % {_interval('R', result.mean_recall)}", ""]
-    if emergent:
-        lines.append("emergent: between modalities that no edge aligned.")
-    return "\n".join([*lines, "R@k is hit@k: whether any of a query's right answers is among the first k.", _CAVEAT])
+@dataclass(frozen=True)
+class Report:
+    """Lines, tables, lines."""
+
+    head: Sequence[str]
+    tables: Sequence[Table]
+    foot: Sequence[str]
+
+    def text(self) -> str:
+        """Return it for a terminal of 80 columns, or without one."""
+        blocks = [_wrapped(self.head), *(aligned(table) for table in self.tables), _wrapped(self.foot)]
+        return "\n\n".join("\n".join(block) for block in blocks)
+
+    def markdown(self) -> str:
+        """Return it as Markdown."""
+        tables = ["\n".join(_piped([row for row in table if any(row)])) for table in self.tables]
+        said = ["  \n".join(filter(None, lines)) for lines in (self.head, self.foot)]
+        return "\n\n".join([said[0], *tables, said[1]])
 
 
-def _rows_of_pair(pair: Sequence[DirectionResult]) -> list[list[str]]:
-    """Return the rows of a block: a column for each direction."""
-    metrics = pair[0].metrics
-    return [
-        ["" if pair[0].trained else "emergent", *(direction.name for direction in pair)],
-        ["queries", *(str(d.queries) for d in pair)],
-        ["gallery rows", *(str(d.gallery) for d in pair)],
-        *([_label(metric), *(_interval(metric, d.metrics[metric]) for d in pair)] for metric in metrics),
-        *_chance_rows(pair),
-        ["tie rate %", *(f"{100 * d.tie_rate:.1f}" for d in pair)],
-    ]
-
-
-def comparison_table(comparison: Comparison) -> str:
-    """Return the figures of all methods: a block for each direction, a column for each method."""
-    methods = comparison.methods
-    some = methods[0].result
-    lines = [
-        f"Retrieval on {some.dataset}, {some.split} split: {some.items} items, protocol {some.protocol}",
-        "fusemix and no-mixup: mean of seeds " + ", ".join(map(str, methods[0].seeds)) + "; ridge has no seed",
-    ]
-    for index, direction in enumerate(some.directions):
-        rows = [[direction.name, *(method.name for method in methods)]]
-        for metric in direction.metrics:
-            cells = [_interval(metric, m.result.directions[index].metrics[metric]) for m in methods]
-            rows.append([_label(metric), *cells])
-        rows.append(["", *("" for _ in methods)])
-        for metric in _of_seeds(methods[0], direction.name):
-            spread = [_spread(metric, _of_seeds(m, direction.name)[metric]) for m in methods]
-            rows.append([f"{_label(metric)}, seeds", *spread])
-        # Signs make the differences wider than the figures: in one table with them they would not fit.
-        compared = [method for method in methods if direction.name in method.difference]
-        differences = [["minus ridge", *(method.name for method in compared)]]
-        for metric in methods[0].difference[direction.name]:
-            cells = [_difference(method.difference[direction.name][metric], metric) for method in compared]
-            differences.append([_label(metric), *cells])
-        chance = ", ".join(f"{key} {100 * value:.2f}" for key, value in direction.chance.items())
-        counts = f"{direction.queries} queries, {direction.gallery} gallery rows, chance % {chance}"
-        lines.extend(["", *_aligned(rows), "", *_aligned(differences), "", counts])
-    lines.extend(["", _CAVEAT, "Differences to ridge are paired by item; seeds: lowest to highest."])
-    return "\n".join(lines)
-
-
-def _of_seeds(method: MethodResult, direction: str) -> Mapping[str, Sequence[float]]:
-    return method.of_seeds[direction]
-
-
-def _chance_rows(directions: Sequence[DirectionResult]) -> list[list[str]]:
-    return [[f"chance {key} %", *(f"{100 * d.chance[key]:.2f}" for d in directions)] for key in directions[0].chance]
-
-
-def _label(metric: str) -> str:
-    return f"{metric} %" if metric.startswith("R@") else metric
-
-
-def _number(metric: str, value: float) -> str:
-    if metric.startswith("R"):
-        return f"{100 * value:.1f}"
-    if metric == "MRR":
-        return f"{value:.3f}"
-    return f"{value:.1f}" if value < 1000 else f"{value:.0f}"
-
-
-def _interval(metric: str, interval: Interval) -> str:
-    low, high = _number(metric, interval.low), _number(metric, interval.high)
-    return f"{_number(metric, interval.value)} [{low}, {high}]"
-
-
-def _spread(metric: str, seeds: Sequence[float]) -> str:
-    return "" if len(seeds) < 2 else f"{_number(metric, min(seeds))} to {_number(metric, max(seeds))}"
-
-
-def _difference(interval: Interval, metric: str) -> str:
-    signed: list[Any] = [_number(metric, v) for v in (interval.value, interval.low, interval.high)]
-    value, low, high = (text if text.startswith("-") else f"+{text}" for text in signed)
-    return f"{value} [{low}, {high}]"
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+def aligned(rows: Table) -> list[str]:
+    """Return the lines of a table, its first column to the left and the others to the right."""
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     return [
         "  ".join(
@@ -132,3 +45,40 @@ def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
         ).rstrip()
         for row in rows
     ]
+
+
+def label(metric: str) -> str:
+    """Return a metric's name with its unit."""
+    return f"{metric} %" if "@" in metric else metric
+
+
+def number(metric: str, value: float) -> str:
+    """Return a metric's value: parts in percent, reciprocal ranks to three places, ranks to one."""
+    if "@" in metric:
+        return f"{100 * value:.1f}"
+    if metric == "MRR":
+        return f"{value:.3f}"
+    return f"{value:.1f}" if abs(value) < 1000 else f"{value:.0f}"
+
+
+def interval(metric: str, of: Interval) -> str:
+    """Return a value with the bounds of its interval."""
+    return f"{number(metric, of.value)} [{number(metric, of.low)}, {number(metric, of.high)}]"
+
+
+def difference(metric: str, of: Interval) -> str:
+    """Return a difference with the bounds of its interval, each with its sign."""
+    texts = [number(metric, value) for value in (of.value, of.low, of.high)]
+    value, low, high = (text if text.startswith("-") else f"+{text}" for text in texts)
+    return f"{value} [{low}, {high}]"
+
+
+def _wrapped(lines: Sequence[str]) -> list[str]:
+    # A line without words parts others.
+    return [part for line in lines for part in wrap(line, WIDTH, subsequent_indent="  ") or [""]]
+
+
+def _piped(rows: Table) -> list[str]:
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    rule = "|---|" + "---:|" * (len(rows[0]) - 1)
+    return [lines[0], rule, *lines[1:]]

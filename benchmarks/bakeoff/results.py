@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fusemix.benchmarks.bootstrap import Floats, Integers, Interval, ItemBootstrap, holm, permutation_p
-from fusemix.benchmarks.retrieval import PerQuery
+from fusemix.benchmarks.per_query import PerQuery
 from fusemix.benchmarks.settings import BenchmarkSettings
 from fusemix.latents.paired import PairedLatents
 

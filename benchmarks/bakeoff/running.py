@@ -14,7 +14,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from fusemix.benchmarks.retrieval import per_query
+from fusemix.benchmarks.per_query import per_query
 from fusemix.benchmarks.settings import BenchmarkSettings
 from fusemix.errors import FusemixError, first_line
 from fusemix.files import replacing

@@ -7,7 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 from fusemix.benchmarks.context import machine
-from fusemix.benchmarks.report import write_json
+from fusemix.benchmarks.results import write_json
 
 BENCHMARKS = ("batches", "bootstrap", "extraction", "latents", "loss", "memory", "ranks", "step")
 

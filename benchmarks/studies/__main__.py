@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from fusemix.benchmarks.curves import save
-from fusemix.benchmarks.report import write_json
+from fusemix.benchmarks.results import write_json
 from fusemix.errors import FusemixError
 from fusemix.files import replacing
 

@@ -21,7 +21,7 @@ from torch.nn.functional import pad
 from fusemix.benchmarks.aligners import ridge
 from fusemix.benchmarks.bootstrap import Floats
 from fusemix.benchmarks.context import machine
-from fusemix.benchmarks.retrieval import per_query
+from fusemix.benchmarks.per_query import per_query
 from fusemix.benchmarks.synthetic import Recovered, SyntheticSettings, SyntheticWorld, recovery
 from fusemix.errors import FusemixError
 from fusemix.joint_space import JointSpace

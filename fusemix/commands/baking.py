@@ -46,7 +46,7 @@ def bakeoff(arguments: Sequence[str]) -> Exit:
     from fusemix.benchmarks.bakeoff.running import bakeoff as bake
     from fusemix.benchmarks.context import machine
     from fusemix.benchmarks.curves import save
-    from fusemix.benchmarks.report import write_json
+    from fusemix.benchmarks.results import write_json
     from fusemix.search import run_latents
 
     check_matplotlib()

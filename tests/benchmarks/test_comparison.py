@@ -13,7 +13,8 @@ from fusemix.adapters import AdapterSettings
 from fusemix.benchmarks.aligners import ridge
 from fusemix.benchmarks.bootstrap import ItemBootstrap
 from fusemix.benchmarks.comparison import Comparison, compare
-from fusemix.benchmarks.retrieval import PerQuery, evaluate_retrieval, per_query
+from fusemix.benchmarks.per_query import PerQuery, per_query
+from fusemix.benchmarks.retrieval import evaluate_retrieval
 from fusemix.benchmarks.settings import BenchmarkSettings
 from fusemix.latents.paired import PairedLatents
 from fusemix.training.fuse import fuse
@@ -104,7 +105,7 @@ def test_differences_to_ridge_are_paired_by_item(
     for method in comparison.methods[:2]:
         for side, direction in enumerate(method.result.directions):
             differences = method.difference[direction.name]
-            assert differences.keys() == {"R@1", "R@5", "MRR"}
+            assert differences.keys() == {"R@1", "R@5", "recall@1", "recall@5", "MRR", "mAP@10"}
             for key, interval in differences.items():
                 gained = direction.metrics[key].value - ridge_result.directions[side].metrics[key].value
                 assert interval.value == pytest.approx(gained, abs=1e-12)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from fusemix.benchmarks.protocols import (
     AUDIOCAPS,
@@ -110,17 +111,19 @@ def test_folds_follow_each_other_in_the_published_order() -> None:
     assert [one.tolist() for one in COCO_5K.galleries(latents)] == [list(range(23))]
 
 
-def test_an_item_without_the_first_modality_is_in_the_last_fold() -> None:
-    latents, ids = shuffled_items(10)
-    image = latents["image"]
-    first = int(image.item_of_row[image.rows == 0])
-    keep = image.rows != 0
-    counts = image.counts.clone()
-    counts[first] = 0
-    offsets = np.concatenate([[0], np.cumsum(counts.numpy())])
-    lacking = replace(image, rows=image.rows[keep], offsets=image.offsets.new_tensor(offsets))
-    some = replace(latents, modalities={"image": lacking, "text": latents["text"]})
-    assert ids[0] in some.at(COCO_1K.galleries(some)[-1]).items
+def test_items_without_the_first_modality_are_shared_among_the_folds() -> None:
+    latents, ids = shuffled_items(22)
+    rows = latents["image"].rows
+    lacking = rows < 7
+    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), (~lacking).long().cumsum(0)])
+    image = replace(latents["image"], rows=rows[~lacking], offsets=offsets)
+    folds = COCO_1K.galleries(replace(latents, modalities={"image": image, "text": latents["text"]}))
+    assert sorted(torch.cat(folds).tolist()) == list(range(22))
+    assert [len(fold) for fold in folds] == [4, 4, 4, 5, 5]
+    assert [sum(ids.index(item) < 7 for item in latents.items[fold]) for fold in folds] == [1, 1, 1, 2, 2]
+    assert [[item for item in ids[7:] if item in latents.items[fold]] for fold in folds] == [
+        ids[start : start + 3] for start in range(7, 22, 3)
+    ]
 
 
 def test_fewer_items_than_folds_are_refused() -> None:

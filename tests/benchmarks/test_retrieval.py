@@ -13,13 +13,9 @@ import torch
 
 from fusemix.adapters import LinearAdapter
 from fusemix.benchmarks.bootstrap import ItemBootstrap
-from fusemix.benchmarks.retrieval import (
-    DirectionResult,
-    evaluate_pairs,
-    evaluate_retrieval,
-    measurable_pairs,
-    per_query,
-)
+from fusemix.benchmarks.per_query import per_query
+from fusemix.benchmarks.retrieval import evaluate_pairs, evaluate_retrieval, measurable_pairs
+from fusemix.benchmarks.retrieval_result import DirectionResult
 from fusemix.benchmarks.settings import BenchmarkSettings
 from fusemix.errors import FusemixError
 from fusemix.joint_space import JointSpace
@@ -69,7 +65,12 @@ def test_figures_are_those_of_the_score_matrix(world: PairedLatents, split: str)
     )
     items = world.split(split)
     scores, right = unit(items, "image") @ unit(items, "text").T, right_answers(items)
-    assert (result.protocol, result.dataset, result.split, result.items) == ("generic", "small", split, len(items))
+    assert (result.protocol.name, result.dataset, result.split, result.items) == (
+        "generic",
+        "small",
+        split,
+        len(items),
+    )
     means = []
     for direction, s, r in zip(result.directions, (scores, scores.T), (right, right.T), strict=True):
         expected = best_ranks(s, r)
@@ -79,6 +80,7 @@ def test_figures_are_those_of_the_score_matrix(world: PairedLatents, split: str)
             means.append((expected <= k).mean())
         assert direction.metrics["MRR"].value == pytest.approx((1 / expected).mean())
         assert direction.metrics["MedR"].value == np.median(expected)
+        assert direction.metrics["MeanR"].value == pytest.approx(expected.mean())
     assert [direction.name for direction in result.directions] == ["image to text", "text to image"]
     assert result.mean_recall.value == pytest.approx(np.mean(means))
 
@@ -91,6 +93,7 @@ def test_intervals_are_those_of_the_bootstrap_over_items(world: PairedLatents) -
     for direction, figures in zip(result.directions, both, strict=True):
         draws = {key: bootstrap.means(values, figures.items) for key, values in figures.metrics.items()}
         draws["MedR"] = bootstrap.medians(figures.ranks, figures.items)
+        draws["MeanR"] = bootstrap.means(figures.ranks, figures.items)
         for key, interval in direction.metrics.items():
             assert [interval.low, interval.high] == pytest.approx(np.quantile(draws[key], [0.025, 0.975]).tolist())
     recalls = [bootstrap.means(one.metrics[f"R@{k}"], one.items) for one in both for k in SETTINGS.k]
@@ -135,9 +138,10 @@ def test_the_result_goes_through_json(world: PairedLatents) -> None:
     read = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert [direction["name"] for direction in read["directions"]] == ["image to text", "text to image"]
     for direction, of in zip(read["directions"], result.directions, strict=True):
-        assert direction["metrics"].keys() == {"R@1", "R@3", "R@10", "R@1000", "MRR", "MedR"}
+        recalls = {f"{name}@{k}" for name in ("R", "recall") for k in SETTINGS.k}
+        assert direction["metrics"].keys() == recalls | {"MRR", "mAP@10", "MedR", "MeanR"}
         assert direction["metrics"]["MRR"] == vars(of.metrics["MRR"])
-    assert (read["draws"], read["items"]) == (200, 25)
+    assert (read["draws"], read["items"], read["protocol"]["name"]) == (200, 25, "generic")
 
 
 def test_the_same_call_gives_the_same_numbers(world: PairedLatents) -> None:

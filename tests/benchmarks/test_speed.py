@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from fusemix.benchmarks.report import SCHEMA_VERSION
+from fusemix.benchmarks.results import SCHEMA_VERSION
 from fusemix.benchmarks.speed import latents
 from fusemix.benchmarks.speed.__main__ import main
 from fusemix.benchmarks.speed.loss import LOSSES, one_step

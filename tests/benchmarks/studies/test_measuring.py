@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fusemix.benchmarks.aligners import ridge
-from fusemix.benchmarks.retrieval import per_query
+from fusemix.benchmarks.per_query import per_query
 from fusemix.benchmarks.studies.data import load_data
 from fusemix.benchmarks.studies.design import Data, Job
 from fusemix.benchmarks.studies.measuring import Record, fitting, measure
