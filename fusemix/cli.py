@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from fusemix.commands.baking import bakeoff
 from fusemix.commands.classifying import classify
+from fusemix.commands.comparing import compare
 from fusemix.commands.comparing_encoders import cka
 from fusemix.commands.curves import curves
 from fusemix.commands.diagnosing import diagnose
@@ -57,7 +58,8 @@ COMMANDS = {
     "merge": Command("SHARD ...", merge),
     "inspect": Command("FILE", inspect),
     "fuse": Command("RECIPE", fuse),
-    "benchmark": Command("RECIPE", benchmark),
+    "benchmark": Command("RUN|RECIPE", benchmark),
+    "compare": Command("RUN RUN ...", compare),
     "bakeoff": Command("RECIPE", bakeoff),
     "classify": Command("METHOD RUN", classify),
     "diagnose": Command("RUN", diagnose),

@@ -91,7 +91,7 @@ def light(*arguments: str, columns: int = 80) -> subprocess.CompletedProcess[str
 def test_help_lists_commands_and_recipes_without_torch(arguments: list[str]) -> None:
     done = light(*arguments)
     assert (done.returncode, done.stderr) == (0, "")
-    for word in ("extract RECIPE", "fuse RECIPE", "benchmark RECIPE", "search QUERY", "recipes: 5m-dinov2-bge, "):
+    for word in ("extract RECIPE", "fuse RECIPE", "benchmark RUN|RECIPE", "search QUERY", "recipes: 5m-dinov2-bge, "):
         assert word in done.stdout
 
 
@@ -99,7 +99,17 @@ def test_help_lists_commands_and_recipes_without_torch(arguments: list[str]) -> 
 def test_help_lists_all_commands_and_exit_codes_on_a_narrow_terminal(columns: int) -> None:
     done = light(columns=columns)
     assert all(len(line) <= columns for line in done.stdout.splitlines())
-    for name in ("extract", "merge", "inspect", "fuse", "benchmark", "search", "encoders", "check-encoder"):
+    for name in (
+        "extract",
+        "merge",
+        "inspect",
+        "fuse",
+        "benchmark",
+        "compare",
+        "search",
+        "encoders",
+        "check-encoder",
+    ):
         [line] = [line for line in done.stdout.splitlines() if line.startswith(f"  {name} ")]
         assert len(line.split()) > 2, "the summary begins beside the name"
     shown = " ".join(done.stdout.split())
@@ -214,7 +224,7 @@ def test_fuse_leaves_everything_that_a_run_needs(fused_emoji: FusedEmoji) -> Non
 
 def test_fuse_measures_retrieval_and_the_table_shows_it(fused_emoji: FusedEmoji) -> None:
     result: dict[str, Any] = json.loads((fused_emoji.root / "results" / "retrieval" / "emoji.json").read_text())
-    assert (result["schema_version"], result["benchmark"], result["run"]) == (1, "retrieval", "emoji")
+    assert (result["schema_version"], result["benchmark"], result["run"]) == (2, "retrieval", "emoji")
     assert (result["dataset"], result["split"], result["items"]) == ("emoji", "test", 380)
     assert result["fingerprint"] == load_dataset("emoji").fingerprint
     assert {"torch", "fusemix", "cores"} <= set(result["machine"])
