@@ -10,6 +10,7 @@ import numpy as np
 
 from fusemix.benchmarks.bootstrap import Floats, Integers, Interval, ItemBootstrap, holm, permutation_p
 from fusemix.benchmarks.per_query import PerQuery
+from fusemix.benchmarks.run_comparison import PERMUTATIONS
 from fusemix.benchmarks.settings import BenchmarkSettings
 from fusemix.latents.paired import PairedLatents
 
@@ -155,6 +156,7 @@ class Bakeoff:
     """Direction -> R@1 of a random order."""
     settings: BakeoffSettings
     draws: int
+    permutations: int
     methods: Mapping[str, str]
     """Name -> what it is."""
     cells: tuple[Cell, ...]
@@ -203,10 +205,7 @@ def summarised(
     for one in baked:
         mine = means[one.method, one.fraction]
         base = {} if one.method == BASELINE else means.get((BASELINE, one.fraction), {})
-        differences = {
-            direction: _difference(mine[direction], of, bootstrap, measured.draws, seed)
-            for direction, of in base.items()
-        }
+        differences = {direction: _difference(mine[direction], of, bootstrap, seed) for direction, of in base.items()}
         metrics = {direction: _intervals(of, bootstrap) for direction, of in mine.items()}
         part = with_fraction(latents, one.fraction, 0)
         cells.append(
@@ -237,6 +236,7 @@ def summarised(
         {direction: of.chance for direction, of in some.items()},
         settings,
         measured.draws,
+        PERMUTATIONS,
         about,
         _adjusted(cells),
     )
@@ -267,10 +267,10 @@ def _of_seeds(runs: Sequence[Measured], direction: str) -> dict[str, list[float]
     return {key: [float(metrics[key].mean()) for metrics in of] for key in of[0]}
 
 
-def _difference(mine: Queries, base: Queries, bootstrap: ItemBootstrap, draws: int, seed: int) -> Difference:
+def _difference(mine: Queries, base: Queries, bootstrap: ItemBootstrap, seed: int) -> Difference:
     difference = mine.metrics[COMPARED] - base.metrics[COMPARED]
     interval = Interval.of(float(difference.mean()), bootstrap.means(difference, mine.items))
-    return Difference(interval, permutation_p(difference, mine.items, draws, seed))
+    return Difference(interval, permutation_p(difference, mine.items, PERMUTATIONS, seed))
 
 
 def _adjusted(cells: Sequence[Cell]) -> tuple[Cell, ...]:

@@ -21,7 +21,7 @@ from fusemix.commands.measuring import (
     run_folder,
     with_split,
 )
-from fusemix.commands.parsing import add_device, command_parser, parse_recipe_options
+from fusemix.commands.parsing import add_device, chosen_pair, command_parser, parse_recipe_options
 from fusemix.errors import FusemixError
 from fusemix.recipe import Recipe
 
@@ -89,7 +89,7 @@ def benchmark(arguments: Sequence[str]) -> Exit:
 def _compare(recipe: Recipe, options: Namespace) -> Exit:
     if options.per_query:
         raise FusemixError("--per-query is for a finished run: fusemix benchmark runs/NAME --per-query FILE")
-    a, b = _pair(recipe, options.pair)
+    a, b = chosen_pair(recipe, options.pair)
     if len(recipe.dataset_choices) > 1:
         raise FusemixError(
             "dataset: fusemix benchmark compares on one dataset, and the recipe has"
@@ -127,16 +127,6 @@ def _parser(name: str, description: str | None, usage: str = "RECIPE [--option V
     parser.add_argument("--run", default="", help="name of the run; the recipe's name if left out")
     parser.add_argument("--restart", action="store_true", help="throw a run of that name away and start anew")
     return parser
-
-
-def _pair(recipe: Recipe, given: Sequence[str] | None) -> tuple[str, str]:
-    """Return the two modalities to compare on."""
-    names = list(recipe.encoders)
-    a, b = given if given else names if len(names) == 2 else ("", "")
-    if a == b or not {a, b} <= set(names):
-        said = f"--pair {a} {b}" if given else "two modalities are compared"
-        raise FusemixError(f"{said}: choose two of {', '.join(names)} with --pair A B")
-    return a, b
 
 
 def _remove_run(run: Path) -> None:

@@ -68,6 +68,7 @@ def made_up(
         dict.fromkeys(directions, 0.0027),
         BakeoffSettings(methods, fractions),
         1000,
+        10_000,
         {method: f"what {method} is" for method in methods},
         tuple(cells),
     )
