@@ -12,7 +12,7 @@ from jsonargparse import ArgumentParser, Namespace
 
 from fusemix.commands.exits import Exit
 from fusemix.commands.parsing import command_parser, parse_options, summary
-from fusemix.commands.subjects import TEXT, Subject, add_run_options, of_file, of_run, save_result
+from fusemix.commands.subjects import TEXT, Subject, add_run_options, of_file, of_run, tell
 from fusemix.errors import FusemixError, nearest
 
 if TYPE_CHECKING:
@@ -57,6 +57,11 @@ def zero_shot(arguments: Sequence[str]) -> Exit:
     )
     parser.add_argument("--text", default=TEXT, metavar="MODALITY", help="modality of the run that embeds the names")
     options = parse_options(parser, arguments)
+    prompts = _prompts(options.classes, options.templates)
+    if Path(options.subject).is_file():
+        raise FusemixError(
+            f"{options.subject} is a file: zero-shot classification needs a run, which embeds the names"
+        )
     import numpy as np
     import torch
 
@@ -64,11 +69,6 @@ def zero_shot(arguments: Sequence[str]) -> Exit:
     from fusemix.benchmarks.zero_shot import zero_shot as by_names
     from fusemix.embedder import load
 
-    prompts = _prompts(options.classes, options.templates)
-    if Path(options.subject).is_file():
-        raise FusemixError(
-            f"{options.subject} is a file: zero-shot classification needs a run, which embeds the names"
-        )
     run = load(options.subject, options.device)
     run.space.adapter(options.text)
     subject = of_run(run, options)
@@ -154,10 +154,10 @@ def _probed(options: Namespace) -> tuple[Subject, LabelledRows, list[Fold]]:
     """Return what is probed, its rows with their classes, and the folds."""
     if not options.classes and not options.labels:
         raise FusemixError("which classes? name them with --classes, or give each item's with --labels")
+    names = _prompts(options.classes, []).names if options.classes else None
     from fusemix.benchmarks.labelled import holdout, labelled_rows, leave_one_out
     from fusemix.embedder import load
 
-    names = _prompts(options.classes, []).names if options.classes else None
     path = Path(options.subject)
     if path.is_file():
         for name in ("dataset", "latents", "modality"):
@@ -239,7 +239,7 @@ def _number(given: str, option: str, word: str) -> float | None:
 def _tell(result: ClassificationResult, subject: Subject, options: Namespace, benchmark: str) -> Exit:
     """Print the table and write the result, under a name that says of what it is."""
     from fusemix.benchmarks.class_prompts import PLACE
-    from fusemix.benchmarks.tables import classification_table
+    from fusemix.benchmarks.classification_report import classification_report
 
     dataset = "" if result.dataset == subject.name else result.dataset
     classes = Path(options.classes or options.labels).stem
@@ -250,6 +250,5 @@ def _tell(result: ClassificationResult, subject: Subject, options: Namespace, be
         "labels": options.labels,
         "own_templates": [text for text in options.get("templates", []) if PLACE in text],
     }
-    path = save_result(options, benchmark, "-".join(filter(None, parts)), result.to_dict(), about)
-    print(f"{classification_table(result, subject.title)}\n\nresult: {path}")
+    tell(options, benchmark, parts, classification_report(result, subject.title), result.to_dict(), about)
     return Exit.COMPLETE

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fusemix.commands.exits import Exit
 from fusemix.commands.parsing import command_parser, parse_options
-from fusemix.commands.subjects import add_result_options, save_result
+from fusemix.commands.subjects import add_result_options, tell
 from fusemix.errors import FusemixError
 
 
@@ -23,14 +23,13 @@ def cka(arguments: Sequence[str]) -> Exit:
     if options.plot and plot.suffix.lower() != ".png":
         raise FusemixError(f"--plot {plot}: the heat map is drawn as PNG: name a file that ends in .png")
     from fusemix.benchmarks.cka import cka_matrix
-    from fusemix.benchmarks.tables import cka_table
+    from fusemix.benchmarks.cka_report import cka_report
     from fusemix.latents.file import LatentsFile
 
     files = [LatentsFile(path) for path in options.files]
     matrix = cka_matrix(files, options.split)
     about = {"files": [str(file.path) for file in files], "encoders": [file.spec.name for file in files]}
-    path = save_result(options, "cka", f"{matrix.dataset}-{matrix.split}", matrix.to_dict(), about)
-    print(f"{cka_table(matrix)}\n\nresult: {path}")
+    tell(options, "cka", [matrix.dataset, matrix.split], cka_report(matrix), matrix.to_dict(), about)
     if options.plot:
         from fusemix.benchmarks.curves import save
         from fusemix.benchmarks.heat_map import draw

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from fusemix.commands.exits import Exit
 from fusemix.commands.parsing import command_parser, parse_options
-from fusemix.commands.subjects import add_run_options, run_dataset, save_result
+from fusemix.commands.subjects import add_run_options, run_dataset, tell
 
 
 def diagnose(arguments: Sequence[str]) -> Exit:
@@ -18,14 +18,14 @@ def diagnose(arguments: Sequence[str]) -> Exit:
     add_run_options(parser)
     options = parse_options(parser, arguments)
     from fusemix.benchmarks.diagnostics import diagnose as look_at
-    from fusemix.benchmarks.tables import diagnostics_table
+    from fusemix.benchmarks.diagnostics_report import diagnostics_report
     from fusemix.embedder import load
 
     run = load(options.run, options.device)
     latents = run_dataset(run, options)
     figures = look_at(run.space, latents, options.split, options.neighbours)
     run_name, dataset = run.folder.resolve().name, latents.dataset.name
-    name = run_name if dataset == run_name else f"{run_name}-{dataset}"
-    path = save_result(options, "diagnostics", name, figures.to_dict(), {"run": run_name})
-    print(f"{diagnostics_table(figures, run_name)}\n\nresult: {path}")
+    parts = [run_name, "" if dataset == run_name else dataset, "" if options.split == "test" else options.split]
+    report = diagnostics_report(figures, run_name)
+    tell(options, "diagnostics", parts, report, figures.to_dict(), {"run": run_name})
     return Exit.COMPLETE

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from fusemix.commands.parsing import add_device
 from fusemix.errors import FusemixError
 
 if TYPE_CHECKING:
+    from fusemix.benchmarks.report import Report
     from fusemix.embedder import Run
     from fusemix.latents.paired import PairedLatents
 
@@ -37,18 +38,19 @@ class Subject:
 
 
 def add_run_options(parser: ArgumentParser) -> None:
-    """Add `--dataset`, `--root`, `--out` and `--device`."""
+    """Add `--dataset`, those of `add_result_options`, and `--device`."""
     parser.add_argument("--dataset", default="", help="whose latents under --root to take; the run's if left out")
     add_result_options(parser)
     add_device(parser)
 
 
 def add_result_options(parser: ArgumentParser) -> None:
-    """Add `--root` and `--out`."""
+    """Add `--root`, `--out` and `--markdown`."""
     parser.add_argument("--root", default=".", help="folder of latents/ and results/")
     parser.add_argument(
         "--out", default="", metavar="FILE.json", help="the result; a name of its own under results/ if left out"
     )
+    parser.add_argument("--markdown", action="store_true", help="print tables as Markdown, to paste")
 
 
 def run_dataset(run: Run, options: Namespace) -> PairedLatents:
@@ -73,10 +75,9 @@ def of_run(run: Run, options: Namespace) -> Subject:
         options: dataset, root, latents, modality.
 
     Raises:
-        FusemixError: where the latents are of other encoders than the run, or it has no such modality.
+        FusemixError: where the run has no such modality, or as `run_dataset`.
     """
     latents = of_file(Path(options.latents)).latents if options.latents else run_dataset(run, options)
-    run.space.check_latents(latents)
     there = [name for name in run.space.modalities if name in latents.modalities]
     others = [name for name in there if name != TEXT]
     modality = options.modality or ("image" if "image" in others else next(iter(others), TEXT))
@@ -93,21 +94,27 @@ def of_file(path: Path) -> Subject:
     return Subject(path.stem, PairedLatents.load({modality: path}), modality, None)
 
 
-def save_result(
-    options: Namespace, benchmark: str, name: str, result: Mapping[str, object], about: Mapping[str, object]
-) -> Path:
-    """Write `results/<benchmark>/<name>.json`, or the file that is asked for, and return its path.
+def tell(
+    options: Namespace,
+    benchmark: str,
+    name: Sequence[str],
+    report: Report,
+    result: Mapping[str, object],
+    about: Mapping[str, object],
+) -> None:
+    """Print a report, and write the result to `results/<benchmark>/<name>.json` or the file that is asked for.
 
     Args:
-        options: root and out.
+        options: those of `add_result_options`.
         benchmark: name of the benchmark.
-        name: tells the result from others of the benchmark.
+        name: parts that tell the result from others of the benchmark; empty ones are left out.
+        report: what is printed.
         result: what was measured.
         about: what it was measured of.
     """
     from fusemix.benchmarks.context import machine
-    from fusemix.benchmarks.report import write_json
+    from fusemix.benchmarks.results import write_json
 
-    path = Path(options.out or Path(options.root) / "results" / benchmark / f"{name}.json")
+    path = Path(options.out or Path(options.root) / "results" / benchmark / f"{'-'.join(filter(None, name))}.json")
     write_json(path, benchmark, result, {**about, "machine": machine()})
-    return path
+    print(f"{report.markdown() if options.markdown else report.text()}\n\nresult: {path}")
