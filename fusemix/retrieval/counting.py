@@ -14,7 +14,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from fusemix.retrieval.tiles import Comparison, Exact, Tile
+from fusemix.retrieval.comparison import Comparison
+from fusemix.retrieval.tiles import Exact, Tile
 
 SPARSE = 32
 
@@ -40,13 +41,18 @@ class Thresholds:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """Some thresholds of one tile's rows: views made once, as slicing anew for each tile would cost much.
+    """At most a tile of thresholds of one tile's rows, as views that are made once: slicing for each tile is slow.
 
-    `index` has the row of each within the tile, and is None where each row has one.
+    Attributes:
+        places: (n,) which thresholds these are.
+        rows: (n,) the row of each within the tile; None where each row has one.
+        better: (n,) view of the tally's.
+        above: (n,) upper end of each band.
+        below: (n,) lower end.
     """
 
-    start: int
-    index: Tensor | None
+    places: Tensor
+    rows: Tensor | None
     better: Tensor
     above: Tensor
     below: Tensor
@@ -68,45 +74,53 @@ class Tally:
         self._open: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def _split(self, i: int, begin: int, end: int) -> list[_Piece]:
-        tile, own = self._thresholds.tile, self._thresholds.own
+        of = self._thresholds
+        all_rows = torch.arange(i * of.tile, min((i + 1) * of.tile, of.rows), device=of.own.device)
+        one_each = torch.equal(of.own[begin:end], all_rows)
         pieces = []
-        for start in range(begin, end, tile):
-            part = slice(start, min(start + tile, end))
-            within = own[part] - i * tile
-            views = (self.better[part], self._thresholds.above[part, None], self._thresholds.below[part, None])
-            one_each = torch.equal(
-                own[begin:end], torch.arange(i * tile, min((i + 1) * tile, self._thresholds.rows), device=own.device)
-            )
-            pieces.append(_Piece(start, None if one_each else within, *views))
+        for start in range(begin, end, of.tile):
+            part = slice(start, min(start + of.tile, end))
+            places = torch.arange(part.start, part.stop, device=of.own.device)
+            rows = None if one_each else of.own[part] - i * of.tile
+            pieces.append(_Piece(places, rows, self.better[part], of.above[part], of.below[part]))
         return pieces
 
     def count(self, tile: Tile) -> None:
         """Count a tile; entries in the band wait to be settled, or are settled at once where they are many."""
         for piece in self._pieces[tile.own]:
-            if piece.index is None:
-                scores, mask = tile.scores, tile.mask
-            else:
-                scores = tile.scores.index_select(0, piece.index)
-                mask = tile.buffer[: scores.numel()].view(scores.shape)
-            sure = torch.mv(torch.gt(scores, piece.above, out=mask), tile.ones)
-            piece.better.add_(sure)
-            rows = sure.addmv_(torch.gt(scores, piece.below, out=mask), tile.ones, alpha=-1).nonzero()[:, 0]
-            if len(rows) == 0:
-                continue
-            if -int(sure.sum()) <= scores.numel() // SPARSE:
-                near = torch.full_like(rows, tile.other * self._thresholds.tile)
-                self._open.append((rows + piece.start, near, scores[rows]))
-            else:
-                # Many near-ties, as a collapsed space has: one float64 GEMM decides them all.
-                exact = tile.exact()
-                self._settle_all(piece, scores, exact if piece.index is None else exact[piece.index])
+            highest = tile.highest if piece.rows is None else tile.highest[piece.rows]
+            # In a good space few rows have a score in the tile that comes near their positive's.
+            hot = (highest > piece.below).nonzero()[:, 0]
+            if 2 * len(hot) > len(highest):
+                self._count(tile, piece, slice(None), piece.rows)
+            elif len(hot):
+                self._count(tile, piece, hot, hot if piece.rows is None else piece.rows[hot])
 
-    def _settle_all(self, piece: _Piece, scores: Tensor, exact: Tensor) -> None:
-        part = slice(piece.start, piece.start + len(scores))
-        in_band = (scores > piece.below) & (scores <= piece.above)
-        difference = exact - self._thresholds.scores[part, None]
-        self.better[part] += ((difference > self._thresholds.tie) & in_band).sum(dim=1)
-        self.tied[part] += ((difference.abs() <= self._thresholds.tie) & in_band).sum(dim=1)
+    def _count(self, tile: Tile, piece: _Piece, some: Tensor | slice, rows: Tensor | None) -> None:
+        """Count for some of a piece's thresholds; `rows` are theirs, None for all of the tile's."""
+        scores, mask = tile.scores, tile.mask
+        if rows is not None:
+            scores = scores.index_select(0, rows)
+            mask = tile.buffer[: scores.numel()].view(scores.shape)
+        above, below = piece.above[some, None], piece.below[some, None]
+        sure = torch.mv(torch.gt(scores, above, out=mask), tile.ones)
+        piece.better[some] += sure
+        near = sure.addmv_(torch.gt(scores, below, out=mask), tile.ones, alpha=-1).nonzero()[:, 0]
+        if len(near) == 0:
+            return
+        if -int(sure.sum()) <= scores.numel() // SPARSE:
+            first = torch.full_like(near, tile.other * self._thresholds.tile)
+            self._open.append((piece.places[some][near], first, scores[near]))
+        else:
+            # Many near-ties, as a collapsed space has: one float64 GEMM decides them all.
+            exact = tile.exact()
+            in_band = (scores > below) & (scores <= above)
+            self._settle(piece.places[some], exact if rows is None else exact[rows], in_band)
+
+    def _settle(self, places: Tensor, exact: Tensor, in_band: Tensor) -> None:
+        difference = exact - self._thresholds.scores[places, None]
+        self.better[places] += ((difference > self._thresholds.tie) & in_band).sum(dim=1)
+        self.tied[places] += ((difference.abs() <= self._thresholds.tie) & in_band).sum(dim=1)
 
     def settle(self, exact: Exact) -> None:
         """Decide the entries in the bands of the tiles counted so far by their float64 scores."""

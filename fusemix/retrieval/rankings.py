@@ -11,12 +11,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fusemix.retrieval.comparison import Comparison
 from fusemix.retrieval.counting import Tally, Thresholds, totals
 from fusemix.retrieval.ordering import first_of_run, in_order
 from fusemix.retrieval.ranks import Ranks
 from fusemix.retrieval.shortlist import Shortlist
 from fusemix.retrieval.sources import Embeddings
-from fusemix.retrieval.tiles import Comparison, stream
+from fusemix.retrieval.tiles import stream
 from fusemix.retrieval.top import SPARE, Found, TopK, best_wrong
 
 

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fusemix.retrieval.comparison import Comparison
 from fusemix.retrieval.counting import Tally, Thresholds, totals
 from fusemix.retrieval.sources import Embeddings
-from fusemix.retrieval.tiles import Comparison, stream
+from fusemix.retrieval.tiles import stream
 
 
 @dataclass(frozen=True)

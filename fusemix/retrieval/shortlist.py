@@ -19,7 +19,7 @@ class Shortlist:
     """The highest scores of each row of one direction; all workers share one.
 
     Attributes:
-        scores: (rows, width) float32, minus infinity where there is no answer.
+        scores: (rows, width) float32, highest first, minus infinity where there is no answer.
         answers: (rows, width) int64, -1 where there is none.
         floor: (rows,) float32: every score that is not listed is at most this.
     """
@@ -60,7 +60,7 @@ class _Part:
                 scores, answers = tile.scores.topk(min(self._scores.shape[1], tile.scores.shape[1]), dim=1)
                 self._keep(scores, answers + tile.other * self._tile)
                 return
-            hot = (tile.scores.amax(dim=1) > self._floor).nonzero()[:, 0]
+            hot = (tile.highest > self._floor).nonzero()[:, 0]
             if len(hot) == 0:
                 return
             near = tile.scores.index_select(0, hot)

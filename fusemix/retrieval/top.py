@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from fusemix.retrieval.comparison import Comparison
 from fusemix.retrieval.ordering import in_order, place_in_row
 from fusemix.retrieval.shortlist import Shortlist
 from fusemix.retrieval.sources import Blocks
-from fusemix.retrieval.tiles import Comparison
 
 # How many more answers than wanted are listed: room for those that float32 cannot tell apart.
 SPARE = 8
@@ -67,7 +67,9 @@ class Found:
 def best_wrong(comparison: Comparison, side: int, shortlist: Shortlist, k: int) -> Found:
     """Return the k best wrong answers of each row of side 0, the queries, or 1, the gallery, in order."""
     shortlist.finish()
-    rows, places = (shortlist.answers >= 0).nonzero(as_tuple=True)
+    # None below the k-th by more than two errors can be among the first k.
+    last_listed = shortlist.scores[:, k - 1, None] - 2 * comparison.band
+    rows, places = ((shortlist.answers >= 0) & (shortlist.scores >= last_listed)).nonzero(as_tuple=True)
     found = _exact(comparison, side, rows, shortlist.answers[rows, places]).best(k, comparison.tie)
     last = place_in_row(found.rows) == k - 1
     least = torch.full(shortlist.floor.shape, -torch.inf, dtype=torch.float64, device=rows.device)

@@ -36,7 +36,7 @@ def clustered() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def set_tile(monkeypatch: pytest.MonkeyPatch, tile: int) -> None:
-    monkeypatch.setattr(sys.modules["fusemix.retrieval.tiles"], "TILE", tile)
+    monkeypatch.setattr(sys.modules["fusemix.retrieval.comparison"], "TILE", tile)
 
 
 class Read:

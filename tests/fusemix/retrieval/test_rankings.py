@@ -200,7 +200,7 @@ def test_a_side_that_is_read_is_ranked_as_one_in_memory(
     hard: bool, read: str, threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     set_tile(monkeypatch, 4)
-    monkeypatch.setattr(sys.modules["fusemix.retrieval.tiles"], "TILES_OF_A_BLOCK", 4)
+    monkeypatch.setattr(sys.modules["fusemix.retrieval.comparison"], "TILES_OF_A_BLOCK", 4)
     torch.set_num_threads(threads)
     queries, gallery, pairs = clustered() if hard else (unit(0, 45, 9), unit(1, 70, 9), random_pairs(3, 45, 70, 0.05))
     first = queries if read == "gallery" else Read(queries)
