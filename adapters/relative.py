@@ -43,7 +43,8 @@ class RelativeAdapter(Adapter):
 
     def project(self, standardised: Tensor) -> Tensor:
         """Map standardised latents (B, input_dim) to (B, joint_dim)."""
-        cosines = (normalize(standardised, dim=-1) @ self.anchors.T).clamp_min(0)
+        # Not yet divided by the length of the latent, which drops out below.
+        cosines = (standardised @ self.anchors.T).clamp_min(0)
         largest, places = cosines.topk(min(self.neighbours, self.joint_dim), dim=-1)
         # An embedding has no length, and relative to the largest one no power is too small for float32.
         relative = largest / largest[:, :1].clamp_min(torch.finfo(largest.dtype).tiny)

@@ -28,7 +28,9 @@ def bakeoff(arguments: Sequence[str]) -> Exit:
     parser.add_argument(
         "--budget", type=int, metavar="N", default=BUDGET, help="configurations of each that validation sees"
     )
-    parser.add_argument("--pair", nargs=2, metavar=("A", "B"), help="modalities to align, where there are more")
+    parser.add_argument(
+        "--pair", nargs=2, metavar=("A", "B"), help="modalities to align; A is mapped, or stays locked"
+    )
     parser.add_argument("--root", default=".", help="folder of latents/, runs/ and results/")
     add_device(parser)
     recipe, options = parse_recipe_options(parser, arguments, ["extract", "fuse", "benchmark"])

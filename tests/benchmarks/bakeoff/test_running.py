@@ -88,13 +88,15 @@ def test_the_test_items_choose_nothing() -> None:
     assert untimed(first) != untimed(second)
 
 
-def test_every_method_of_the_settings_can_be_baked() -> None:
+def test_every_method_of_the_settings_can_be_baked_and_says_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     methods = all_methods("image", "text", RECIPE, "cpu")
     assert tuple(methods) == METHODS
     for method in methods.values():
         assert len(method.configurations) == len({tuple(of.items()) for of in method.configurations}) == 4
     settings = BakeoffSettings(fractions=(1.0,), seeds=1, budget=1)
     assert [cell.method for cell in bake(settings=settings).cells] == list(METHODS)
+    told = capsys.readouterr()
+    assert ([line.split(",")[0] for line in told.out.splitlines()], told.err) == (list(METHODS), "")
 
 
 def test_learning_rates_are_multiples_of_the_recipe_s() -> None:
