@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from hashlib import file_digest
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,24 +44,6 @@ def run_folder(given: str) -> Path | None:
     return folder
 
 
-def check_only_benchmark_changed(folder: Path, recipe: Recipe) -> None:
-    """Refuse options that would have to change how a finished run was made.
-
-    Raises:
-        FusemixError: naming what differs.
-    """
-    saved = load_recipe(folder / "recipe.yaml")
-    changed = [
-        key
-        for key in ("name", "dataset", "encoders", "extract", "fuse")
-        if getattr(saved, key) != getattr(recipe, key)
-    ]
-    if changed:
-        raise FusemixError(
-            f"{folder} is measured as it was trained: {', '.join(changed)} cannot be changed; benchmark can"
-        )
-
-
 def measure_run(
     folder: Path, recipe: Recipe, root: Path, device: str, *, markdown: bool = False, per_query: Path | None = None
 ) -> list[Path]:
@@ -76,18 +58,31 @@ def measure_run(
         per_query: file for a line about each query.
 
     Raises:
-        FusemixError: where there is nothing to measure, or latents are of other encoders than the run's.
+        FusemixError: where the recipe differs in more than the benchmark, there is nothing to measure, or latents are
+            of other encoders than the run's.
     """
-    from fusemix.embedder import load
+    from fusemix.device import resolve_device
+    from fusemix.joint_space import JointSpace
 
-    space = load(folder, device).space
+    saved = load_recipe(folder / "recipe.yaml")
+    if changed := [
+        key.name for key in fields(Recipe) if key.name != "benchmark" and _differ(saved, recipe, key.name)
+    ]:
+        raise FusemixError(
+            f"{folder} is measured as it was trained: {', '.join(changed)} cannot be changed; benchmark can"
+        )
+    space = JointSpace.load(folder / "joint_space").to(resolve_device(device))
     latents = load_latents(recipe, [(name, recipe.encoders) for name in recipe.dataset_names], root, device)
-    saved, settings = load_recipe(folder / "recipe.yaml").benchmark, recipe.benchmark
+    settings = recipe.benchmark
     parts = [folder.resolve().name]
-    parts += [settings.split] if settings.split != saved.split else []
-    parts += [settings.protocol] if settings.protocol != saved.protocol else []
+    parts += [settings.split] if settings.split != saved.benchmark.split else []
+    parts += [settings.protocol] if settings.protocol != saved.benchmark.protocol else []
     destination = Destination(root, folder, "-".join(parts), markdown, per_query)
     return measure(space, measurable(latents, recipe), recipe, destination)
+
+
+def _differ(saved: Recipe, recipe: Recipe, key: str) -> bool:
+    return bool(getattr(saved, key) != getattr(recipe, key))
 
 
 def load_latents(

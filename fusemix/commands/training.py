@@ -13,7 +13,6 @@ from fusemix.commands.exits import Exit
 from fusemix.commands.extraction import extract_missing, load_datasets
 from fusemix.commands.measuring import (
     Destination,
-    check_only_benchmark_changed,
     load_latents,
     measurable,
     measure,
@@ -77,7 +76,6 @@ def benchmark(arguments: Sequence[str]) -> Exit:
         return _compare(recipe, options)
     if options.run or options.restart or options.pair:
         raise FusemixError(f"--run, --restart and --pair are for recipes: the run in {folder} is measured as it is")
-    check_only_benchmark_changed(folder, recipe)
     per_query = Path(options.per_query) if options.per_query else None
     paths = measure_run(
         folder, recipe, Path(options.root), options.device, markdown=options.markdown, per_query=per_query
