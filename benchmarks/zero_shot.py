@@ -20,7 +20,7 @@ from .class_prompts import ClassPrompts
 from .classification import ClassificationResult, summarise
 from .labelled import LabelledRows
 
-PROMPTS_AT_ONCE = 4096
+PROMPTS_AT_ONCE = 1024
 
 
 def class_embeddings(prompts: ClassPrompts, embed_text: Callable[[Sequence[str]], Tensor]) -> Tensor:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,14 +16,19 @@ from fusemix.commands.exits import Exit
 from fusemix.commands.parsing import command_parser, parse_options, summary
 from fusemix.commands.subjects import TEXT, Subject, add_run_options, of_file, of_run, tell
 from fusemix.errors import FusemixError, nearest
+from fusemix.progress import Progress
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from fusemix.benchmarks.class_prompts import ClassPrompts
     from fusemix.benchmarks.classification import ClassificationResult
     from fusemix.benchmarks.labelled import Fold, LabelledRows
+    from fusemix.embedder import Run
     from fusemix.latents.paired import PairedLatents
 
 FEWEST_FOLDS = 3
+MANY_PROMPTS = 1000
 NONE, VALIDATION = "none", "validation"
 
 
@@ -78,8 +85,26 @@ def zero_shot(arguments: Sequence[str]) -> Exit:
     latents = subject.latents.at(torch.from_numpy(np.flatnonzero(np.isin(subject.latents.splits, tested))))
     labels = _labels(latents, subject.modality, prompts.names, options)
     rows = labelled_rows(latents, subject.modality, labels, prompts.names, run.space)
-    result = by_names(prompts, lambda texts: run.encode(options.text, list(texts)), rows)
+    with _embedding(run, options.text, prompts) as embed:
+        result = by_names(prompts, embed, rows)
     return _tell(result, subject, options, "zero-shot")
+
+
+@contextmanager
+def _embedding(run: Run, modality: str, prompts: ClassPrompts) -> Iterator[Callable[[Sequence[str]], Tensor]]:
+    """Yield what embeds prompts, and tells how far it is where there are many."""
+    total = len(set(prompts.names)) * len(prompts.templates)
+    if total < MANY_PROMPTS:
+        yield partial(run.encode, modality)
+        return
+    with Progress(total, "embed prompts", "prompts") as progress:
+
+        def embed(texts: Sequence[str]) -> Tensor:
+            embedded = run.encode(modality, texts)
+            progress.advance(len(texts))
+            return embedded
+
+        yield embed
 
 
 def linear(arguments: Sequence[str]) -> Exit:

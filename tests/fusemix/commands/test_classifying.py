@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -159,6 +160,17 @@ def test_a_file_of_labels_may_leave_items_out_on_purpose(fusemix: Fusemix) -> No
     record = result(told)
     assert (record["rows"], record["classes"], record["labels"]) == (14, 2, "labels.csv")
     assert "note: 1 items have no class and are left out" in told.splitlines()
+
+
+@pytest.mark.usefixtures("root")
+def test_many_prompts_are_told_while_they_are_embedded(fusemix: Fusemix, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fusemix.commands.classifying.MANY_PROMPTS", 3)
+    usual = ["classify", "zero-shot", "runs/shades", "--classes", "primary.json"]
+    told = fusemix(*usual, "--out", "told.json")
+    assert re.fullmatch(r"embed prompts: 3/3 prompts, [\d.]+/s\n", told.err)
+    monkeypatch.setattr("fusemix.commands.classifying.MANY_PROMPTS", 4)
+    silent = result(fusemix(*usual))
+    assert json.loads(Path("told.json").read_text())["metrics"] == silent["metrics"]
 
 
 @pytest.mark.usefixtures("root")

@@ -44,6 +44,8 @@ def test_the_figures_of_a_run_are_shown_and_kept(
     record = json.loads(Path("results/diagnostics/shades.json").read_text())
     assert (record["run"], record["split"]) == ("shades", "test")
     assert record["pairs"][0]["modality_gap"] == pytest.approx(pair.modality_gap)
+    markdown = fusemix("diagnose", "runs/shades", "--neighbours", "4", "--markdown").splitlines()
+    assert f"| image and text | 15 | {pair.modality_gap:.3f} | {pair.alignment:.3f} |" in markdown
     assert fusemix("diagnose", "runs/shades", "--dataset", "folded", "--split", "fold1").splitlines()[-1] == (
         "result: results/diagnostics/shades-folded-fold1.json"
     )
