@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from hashlib import file_digest
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,42 +47,38 @@ def run_folder(given: str) -> Path | None:
 def measure_run(
     folder: Path, recipe: Recipe, root: Path, device: str, *, markdown: bool = False, per_query: Path | None = None
 ) -> list[Path]:
-    """Measure a finished run on the datasets of its recipe, and return the files of the results.
+    """Measure a finished run on the datasets of a recipe, and return the files of the results.
 
     Args:
         folder: the run's.
-        recipe: its own, but for the settings of the benchmark.
+        recipe: its own, but for the datasets, whose latents are there, and the settings of the benchmark.
         root: folder of `latents/` and `results/`.
         device: where its adapters run.
         markdown: print tables as Markdown.
         per_query: file for a line about each query.
 
     Raises:
-        FusemixError: where the recipe differs in more than the benchmark, there is nothing to measure, or latents are
-            of other encoders than the run's.
+        FusemixError: where the recipe differs in more than these, there is nothing to measure, or latents are of
+            other encoders than the run's.
     """
     from fusemix.device import resolve_device
     from fusemix.joint_space import JointSpace
 
     saved = load_recipe(folder / "recipe.yaml")
-    if changed := [
-        key.name for key in fields(Recipe) if key.name != "benchmark" and _differ(saved, recipe, key.name)
-    ]:
+    fixed = ("name", "encoders", "extract", "fuse")
+    if changed := [key for key in fixed if getattr(saved, key) != getattr(recipe, key)]:
         raise FusemixError(
-            f"{folder} is measured as it was trained: {', '.join(changed)} cannot be changed; benchmark can"
+            f"{folder} is measured as it was trained: {', '.join(changed)} cannot be changed, only dataset and benchmark"
         )
     space = JointSpace.load(folder / "joint_space").to(resolve_device(device))
     latents = load_latents(recipe, [(name, recipe.encoders) for name in recipe.dataset_names], root, device)
     settings = recipe.benchmark
     parts = [folder.resolve().name]
+    parts += recipe.dataset_names if recipe.dataset_names != saved.dataset_names else []
     parts += [settings.split] if settings.split != saved.benchmark.split else []
     parts += [settings.protocol] if settings.protocol != saved.benchmark.protocol else []
     destination = Destination(root, folder, "-".join(parts), markdown, per_query)
     return measure(space, measurable(latents, recipe), recipe, destination)
-
-
-def _differ(saved: Recipe, recipe: Recipe, key: str) -> bool:
-    return bool(getattr(saved, key) != getattr(recipe, key))
 
 
 def load_latents(

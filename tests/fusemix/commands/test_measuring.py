@@ -68,6 +68,13 @@ def test_another_split_and_protocol_have_a_result_of_their_own(fusemix: Fusemix,
     ]
 
 
+def test_a_run_is_measured_on_another_dataset_by_its_latents(fusemix: Fusemix, root: Path) -> None:
+    shutil.copytree(root / "latents" / "pairs", root / "latents" / "others")
+    told = fusemix("benchmark", root / "runs/mine", "--root", root, "--dataset", "others")
+    assert (told.code, told.err) == (0, "")
+    assert f"result: {root}/results/retrieval/mine-others.json" in told
+
+
 def test_every_query_is_told_with_its_best_wrong_answer(fusemix: Fusemix, root: Path) -> None:
     file = root / "queries.jsonl"
     told = fusemix("benchmark", root / "runs/mine", "--root", root, "--per-query", file, "--benchmark.k", "[7]")
@@ -102,12 +109,7 @@ def test_what_is_not_as_it_should_be_is_one_line(fusemix: Fusemix, root: Path) -
             [run, "--split", "dev"],
             "there is no item of the split 'dev' at all in pairs: nothing to measure (splits: te",
         ),
-        (
-            [run, "--benchmark.protocol", "coco-5"],
-            "benchmark.protocol: there is no 'coco-5': did you mean 'coco-5k'?",
-        ),
         ([run, "--split", "val", "--benchmark.protocol", "clotho"], "clotho is for the split 'test', not for 'val'"),
-        ([run, "--split", "train"], "benchmark.split is train: it must be not the split that was trained on"),
         ([run, "--fuse.steps", "3"], f"{run} is measured as it was trained: fuse cannot be changed"),
         ([run, "--restart"], f"--run, --restart and --pair are for recipes: the run in {run} is measured as it is"),
         (
@@ -172,14 +174,10 @@ def test_runs_that_cannot_be_compared_are_one_line(fusemix: Fusemix, root: Path)
     run = root / "runs" / "mine"
     for options in ([], ["--split", "val"]):
         assert fusemix("benchmark", run, "--root", root, *options).code == 0
-    newer = root / "newer.json"
-    newer.write_text('{"schema_version": 99}')
     for arguments, message in (
         ([run], "fusemix compare takes two runs or more"),
         ([run, root / "results/retrieval/mine-val.json"], "cannot be compared: the splits are 'test' and 'val'"),
-        ([run, newer], f"{newer} has results schema 99; this fusemix reads 2: pip install -U fusemix"),
         ([run, root / "runs/no"], f"no run at {root}/runs/no: name the folder of one, or the JSON of its result"),
-        ([run, root / "no.json"], f"{root}/no.json is no result of fusemix"),
         ([run, root / "runs"], f"no finished run in {root}/runs; train one with: fusemix fuse RECIPE"),
         ([run, run, "--dataset", "coco"], f"{run} has results on pairs: choose one with --dataset"),
     ):
