@@ -68,7 +68,8 @@ def measure_run(
     fixed = ("name", "encoders", "extract", "fuse")
     if changed := [key for key in fixed if getattr(saved, key) != getattr(recipe, key)]:
         raise FusemixError(
-            f"{folder} is measured as it was trained: {', '.join(changed)} cannot be changed, only dataset and benchmark"
+            f"{folder} is measured as it was trained: {', '.join(changed)} cannot be changed, only dataset and"
+            " benchmark"
         )
     space = JointSpace.load(folder / "joint_space").to(resolve_device(device))
     latents = load_latents(recipe, [(name, recipe.encoders) for name in recipe.dataset_names], root, device)
