@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from textwrap import wrap
 
 from fusemix.benchmarks.bootstrap import Interval
 from fusemix.benchmarks.report import WIDTH, aligned
 
-from .results import BASELINE, COMPARED, Bakeoff, Cell
+from .results import BASELINE, COMPARED, COMPARED_AT, Bakeoff, Cell
 
 AT_ONCE = 3
 LEVEL = 0.05
@@ -73,7 +74,7 @@ def markdown(result: Bakeoff, figure: str, command: str, machine: Mapping[str, o
 
 def _head(result: Bakeoff) -> str:
     return (
-        f"Bake-off on {result.dataset}, {result.split} split: {result.items:,} items, {' and '.join(result.pair)}\n"
+        f"Bake-off on {result.dataset}, {result.split} split: {result.items:,} items, protocol {result.protocol}\n"
         f"each method tuned on validation over {_count(result.settings.budget, 'configuration')};"
         f" mean of {_count(result.settings.seeds, 'seed')}"
     )
@@ -93,7 +94,7 @@ def _tables(result: Bakeoff, fractions: Sequence[float]) -> list[Rows]:
 
     return [
         *(
-            table(f"{direction}, {COMPARED} %", lambda cell, direction=direction: _score(cell, direction))  # type: ignore[misc]
+            table(f"{direction}, {COMPARED} % by training items", partial(_score, direction))
             for direction in result.directions
         ),
         table("seconds to tune + run", lambda cell: f"{_seconds(cell.tuning_seconds)} + {_seconds(cell.seconds)}"),
@@ -102,21 +103,26 @@ def _tables(result: Bakeoff, fractions: Sequence[float]) -> list[Rows]:
 
 
 def _notes(result: Bakeoff) -> list[str]:
-    notes = [
-        f"{direction}: {result.queries[direction]:,} queries, {result.gallery[direction]:,} gallery rows, chance"
-        f" {COMPARED} {100 * result.chance[direction]:.2f} %"
-        for direction in result.directions
-    ]
+    notes = [f"warning: {warning}" for warning in result.warnings]
+    for direction in result.directions:
+        out, ties = result.left_out[direction], max(cell.tie_rate[direction] for cell in result.cells)
+        notes.append(
+            f"{direction}: {result.queries[direction]:,} queries"
+            + (f" ({out:,} without a right answer left out)" if out else "")
+            + f", {result.gallery[direction]:,} gallery rows, chance {100 * result.chance[direction]:.2f} %,"
+            f" ties at most {100 * ties:.1f} %"
+        )
     compared = sum(len(cell.difference) for cell in result.cells)
     if compared:
         notes.append(
             f"*: differs from {BASELINE} on the same fraction, p < {LEVEL} by paired permutation of items, Holm over"
             f" {_count(compared, 'comparison')}"
         )
+    notes.append(f"{COMPARED} is hit@{COMPARED_AT}: whether the first answer is right.")
     return [*notes, "95% intervals by bootstrap over items, given this gallery and these runs."]
 
 
-def _score(cell: Cell, direction: str) -> str:
+def _score(direction: str, cell: Cell) -> str:
     difference = cell.difference.get(direction)
     # A mark of the same width everywhere keeps the columns aligned.
     return _interval(cell.metrics[direction][COMPARED]) + ("*" if difference and difference.p < LEVEL else " ")
@@ -128,7 +134,7 @@ def _interval(interval: Interval) -> str:
 
 def _fraction(result: Bakeoff, fraction: float) -> str:
     cell = next(cell for cell in result.cells if cell.fraction == fraction)
-    return f"{100 * fraction:g} %: {cell.items:,}"
+    return f"{cell.items:,} ({100 * fraction:g} %)"
 
 
 def _seconds(seconds: float) -> str:

@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from fusemix.benchmarks.bootstrap import Floats, Integers, Interval, ItemBootstrap, holm, permutation_p
+from fusemix.benchmarks.fold_figures import mean, mean_draws, weights
 from fusemix.benchmarks.per_query import PerQuery
+from fusemix.benchmarks.protocols import Protocol
 from fusemix.benchmarks.run_comparison import PERMUTATIONS
 from fusemix.benchmarks.settings import BenchmarkSettings
 from fusemix.latents.paired import PairedLatents
@@ -37,15 +39,21 @@ class Queries:
 
     Attributes:
         items: (M,) position of each query's item in the split.
-        metrics: `R@k` and `MRR` -> (M,) value of each query.
+        folds: (M,) which gallery it was ranked in.
+        metrics: `R@k`, `MRR` and the others of the retrieval benchmark -> (M,) value of each query.
         gallery: number of rows that are ranked.
+        left_out: rows that are no queries, because no row of the gallery is right for them.
         chance: R@1 of a random order.
+        tie_rate: part of the queries whose best right answer ties with a wrong one.
     """
 
     items: Integers
+    folds: Integers
     metrics: Mapping[str, Floats]
     gallery: int
+    left_out: int
     chance: float
+    tie_rate: float
 
 
 @dataclass(frozen=True)
@@ -61,7 +69,9 @@ class Measured:
         return cls(
             seconds,
             {
-                name: Queries(of.items, of.metrics, of.gallery, of.chance[COMPARED])
+                name: Queries(
+                    of.items, of.folds, of.metrics, of.gallery, of.left_out, of.chance[COMPARED], of.tie_rate
+                )
                 for name, of in zip(names, directions, strict=True)
             },
         )
@@ -70,10 +80,10 @@ class Measured:
         """Return the run as JSON has it."""
         directions = {
             name: {
+                **asdict(of),
                 "items": of.items.tolist(),
+                "folds": of.folds.tolist(),
                 "metrics": {key: values.tolist() for key, values in of.metrics.items()},
-                "gallery": of.gallery,
-                "chance": of.chance,
             }
             for name, of in self.directions.items()
         }
@@ -84,10 +94,12 @@ class Measured:
         """Read what `to_dict` gave."""
         directions = {
             name: Queries(
-                np.array(of["items"], np.int64),
-                {key: np.array(values, np.float64) for key, values in of["metrics"].items()},
-                of["gallery"],
-                of["chance"],
+                **{
+                    **of,
+                    "items": np.array(of["items"], np.int64),
+                    "folds": np.array(of["folds"], np.int64),
+                    "metrics": {key: np.array(values, np.float64) for key, values in of["metrics"].items()},
+                }
             )
             for name, of in data["directions"].items()
         }
@@ -137,6 +149,8 @@ class Cell:
     """Direction -> metric -> its value with the interval."""
     of_seeds: Mapping[str, Mapping[str, list[float]]]
     """Direction -> metric -> the value of each run."""
+    tie_rate: Mapping[str, float]
+    """Direction -> part of the queries whose best right answer ties with a wrong one, a mean over the runs."""
     difference: Mapping[str, Difference]
     """Direction -> R@1 minus FuseMix's; empty for FuseMix, and where it did not take part."""
 
@@ -149,8 +163,13 @@ class Bakeoff:
     fingerprint: str
     split: str
     items: int
+    protocol: str
+    warnings: tuple[str, ...]
+    """What keeps the figures from being compared with published ones."""
     pair: tuple[str, str]
     queries: Mapping[str, int]
+    left_out: Mapping[str, int]
+    """Direction -> rows that were no queries, because nothing in the gallery is right for them."""
     gallery: Mapping[str, int]
     chance: Mapping[str, float]
     """Direction -> R@1 of a random order."""
@@ -185,6 +204,7 @@ def summarised(
     pair: tuple[str, str],
     settings: BakeoffSettings,
     measured: BenchmarkSettings,
+    protocol: Protocol,
     about: Mapping[str, str],
     baked: Sequence[Baked],
 ) -> Bakeoff:
@@ -195,18 +215,22 @@ def summarised(
         pair: both modalities.
         settings: of the bake-off.
         measured: split, draws, and the seed that draws them.
+        protocol: what the figures were measured by.
         about: method -> what it is.
         baked: what was tried and run of each method on each fraction.
     """
-    items, seed = len(latents.split(measured.split)), measured.seeds[0]
-    bootstrap = ItemBootstrap(items, measured.draws, seed)
+    split, seed = latents.split(measured.split), measured.seeds[0]
+    bootstrap = ItemBootstrap(len(split), measured.draws, seed)
     means = {(one.method, one.fraction): _mean(one.runs) for one in baked}
     cells = []
     for one in baked:
         mine = means[one.method, one.fraction]
         base = {} if one.method == BASELINE else means.get((BASELINE, one.fraction), {})
         differences = {direction: _difference(mine[direction], of, bootstrap, seed) for direction, of in base.items()}
-        metrics = {direction: _intervals(of, bootstrap) for direction, of in mine.items()}
+        metrics = {
+            direction: {key: _interval(values, of, bootstrap) for key, values in of.metrics.items()}
+            for direction, of in mine.items()
+        }
         part = with_fraction(latents, one.fraction, 0)
         cells.append(
             Cell(
@@ -221,6 +245,7 @@ def summarised(
                 float(np.mean([run.seconds for run in one.runs])),
                 metrics,
                 {direction: _of_seeds(one.runs, direction) for direction in mine},
+                {direction: of.tie_rate for direction, of in mine.items()},
                 differences,
             )
         )
@@ -229,9 +254,12 @@ def summarised(
         latents.dataset.name,
         latents.dataset.fingerprint,
         measured.split,
-        items,
+        len(split),
+        protocol.name,
+        tuple(protocol.warnings(len(split), len(split["text"].rows) if "text" in split.modalities else 0)),
         pair,
         {direction: len(of.items) for direction, of in some.items()},
+        {direction: of.left_out for direction, of in some.items()},
         {direction: of.gallery for direction, of in some.items()},
         {direction: of.chance for direction, of in some.items()},
         settings,
@@ -250,27 +278,25 @@ def _mean(runs: Sequence[Measured]) -> dict[str, Queries]:
             metrics={
                 key: np.mean([run.directions[direction].metrics[key] for run in runs], axis=0) for key in of.metrics
             },
+            tie_rate=float(np.mean([run.directions[direction].tie_rate for run in runs])),
         )
         for direction, of in runs[0].directions.items()
     }
 
 
-def _intervals(of: Queries, bootstrap: ItemBootstrap) -> dict[str, Interval]:
-    return {
-        key: Interval.of(float(values.mean()), bootstrap.means(values, of.items))
-        for key, values in of.metrics.items()
-    }
+def _interval(values: Floats, of: Queries, bootstrap: ItemBootstrap) -> Interval:
+    return Interval.of(mean(values, of.folds), mean_draws(values, of.items, of.folds, bootstrap))
 
 
 def _of_seeds(runs: Sequence[Measured], direction: str) -> dict[str, list[float]]:
-    of = [run.directions[direction].metrics for run in runs]
-    return {key: [float(metrics[key].mean()) for metrics in of] for key in of[0]}
+    of = [run.directions[direction] for run in runs]
+    return {key: [mean(one.metrics[key], one.folds) for one in of] for key in of[0].metrics}
 
 
 def _difference(mine: Queries, base: Queries, bootstrap: ItemBootstrap, seed: int) -> Difference:
     difference = mine.metrics[COMPARED] - base.metrics[COMPARED]
-    interval = Interval.of(float(difference.mean()), bootstrap.means(difference, mine.items))
-    return Difference(interval, permutation_p(difference, mine.items, PERMUTATIONS, seed))
+    weighed = difference * weights(mine.folds)
+    return Difference(_interval(difference, mine, bootstrap), permutation_p(weighed, mine.items, PERMUTATIONS, seed))
 
 
 def _adjusted(cells: Sequence[Cell]) -> tuple[Cell, ...]:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from fusemix.benchmarks.per_query import per_query
+from fusemix.benchmarks.retrieval import protocol_of
 from fusemix.benchmarks.settings import BenchmarkSettings
 from fusemix.errors import FusemixError, first_line
 from fusemix.files import replacing
@@ -86,7 +87,8 @@ def bakeoff(
         device: where to train.
 
     Raises:
-        FusemixError: for a fraction that leaves too few pairs, a broken file in the folder, or as a method.
+        FusemixError: for a fraction that leaves too few pairs, a protocol that is not for the dataset, a broken file
+            in the folder, or as a method.
     """
     for fraction in settings.fractions:
         for seed in range(settings.seeds):
@@ -110,7 +112,7 @@ def bakeoff(
                 flush=True,
             )
     about = {name: methods[name].about for name in settings.methods}
-    return summarised(latents, (a, b), settings, measured, about, baked)
+    return summarised(latents, (a, b), settings, measured, oven.protocol, about, baked)
 
 
 class _Oven:
@@ -118,7 +120,7 @@ class _Oven:
 
     def __init__(self, latents: PairedLatents, a: str, b: str, measured: BenchmarkSettings, kept: Kept) -> None:
         self.latents, self.a, self.b, self.kept = latents, a, b, kept
-        self.stage, self.k = measured.split, tuple(sorted({COMPARED_AT, *measured.k}))
+        self.stage, self.protocol = measured.split, protocol_of(latents, measured).at([COMPARED_AT])
         self.validation = Validation(latents.split("val"), [Edge(a, b)])
         self.split = latents.split(measured.split)
 
@@ -131,10 +133,16 @@ class _Oven:
 
         def compute() -> dict[str, Any]:
             space, seconds = self._aligned(method, fraction, of, seed)
-            directions = per_query(space, self.split, self.a, self.b, self.k)
+            directions = per_query(space, self.split, self.a, self.b, self.protocol.k, self.protocol)
             return Measured.of(seconds, (f"{self.a} to {self.b}", f"{self.b} to {self.a}"), directions).to_dict()
 
-        told = {"stage": self.stage, "k": list(self.k), "fraction": fraction, "configuration": dict(of), "seed": seed}
+        told = {
+            "stage": self.stage,
+            "protocol": asdict(self.protocol),
+            "fraction": fraction,
+            "configuration": dict(of),
+            "seed": seed,
+        }
         return Measured.from_dict(self.kept.get(name, told, compute))
 
     def _trial(self, name: str, method: Method, fraction: float, of: Configuration) -> Trial:

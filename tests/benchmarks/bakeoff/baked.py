@@ -47,6 +47,7 @@ def made_up(
             103.4 if method == "fusemix" else 0.04,
             {direction: {"R@1": interval(), "MRR": interval()} for direction in directions},
             {direction: {"R@1": [0.1, 0.2, 0.3]} for direction in directions},
+            dict.fromkeys(directions, 0.01),
             {
                 direction: Difference(interval(), 0.01 if (method, direction) == (methods[0], directions[0]) else 0.3)
                 for direction in directions
@@ -62,8 +63,11 @@ def made_up(
         "abc",
         "test",
         380,
+        "generic",
+        (),
         pair,
         {directions[0]: 380, directions[1]: 611},
+        {directions[0]: 0, directions[1]: 7},
         {directions[0]: 611, directions[1]: 380},
         dict.fromkeys(directions, 0.0027),
         BakeoffSettings(methods, fractions),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from fusemix.benchmarks.bakeoff.page import bakeoff_table, markdown
@@ -24,26 +26,37 @@ def test_the_table_fits_a_terminal(fractions: tuple[float, ...], pair: tuple[str
     table = bakeoff_table(made_up(fractions, pair=pair))
     assert max(map(len, table.splitlines())) <= 80
     for fraction in fractions:
-        assert f"{100 * fraction:g} %: {round(1340 * fraction):,}" in table
+        assert f"{round(1340 * fraction):,} ({100 * fraction:g} %)" in table
 
 
 def test_the_table_has_every_figure() -> None:
     result = made_up()
     table = bakeoff_table(result)
-    first, second = table.split("image to text, R@1 %")[1].split("text to image, R@1 %")
+    first, second, seconds, chosen, notes = table.split("\n\n")[1:]
     for method in METHODS:
         assert score(result, method, DIRECTIONS[0]) in row(first, method)
         assert score(result, method, DIRECTIONS[1]) in row(second, method)
-    assert "412 + 103" in row(second.split("seconds to tune + run")[1], "fusemix")
-    assert "412 + 0.0" in row(second.split("seconds to tune + run")[1], "ridge")
-    assert "800, 8" in row(second, "asif: neighbours, power")
-    assert "0.0003" in row(second, "lit-style: learning rate")
+    assert "412 + 103" in row(seconds, "fusemix")
+    assert "412 + 0.0" in row(seconds, "ridge")
+    assert "800, 8" in row(chosen, "asif: neighbours, power")
+    assert "0.0003" in row(chosen, "lit-style: learning rate")
     assert "tuned on validation over 4 configurations; mean of 3 seeds" in table
+    assert "380 items, protocol generic" in table
+    told = " ".join(notes.split())
+    assert "image to text: 380 queries, 611 gallery rows, chance 0.27 %, ties at most 1.0 %" in told
+    assert "text to image: 611 queries (7 without a right answer left out), 380 gallery rows" in told
+    assert "R@1 is hit@1" in told
+
+
+def test_counts_that_are_not_the_published_ones_are_a_warning() -> None:
+    result = replace(made_up(), warnings=("380 items are not what it was published with",))
+    for text in (bakeoff_table(result), markdown(result, "x.png", "fusemix", {})):
+        assert "warning: 380 items are not what it was published with" in text
 
 
 def test_what_differs_from_fusemix_is_marked() -> None:
     table = bakeoff_table(made_up())
-    first, second = table.split("image to text, R@1 %")[1].split("text to image, R@1 %")
+    first, second = table.split("\n\n")[1:3]
     assert row(first, "ridge").count("*") == 3
     assert "*" not in row(second, "ridge")
     assert "*" not in row(first, "cca")
@@ -77,4 +90,4 @@ def test_the_page_has_the_tables_the_picture_the_methods_and_the_command() -> No
 
 def test_names_of_modalities_do_not_break_the_page() -> None:
     page = markdown(made_up(pair=("left_hand", "right_hand")), "x.png", "fusemix", {})
-    assert r"| left\_hand to right\_hand, R@1 % |" in page
+    assert r"| left\_hand to right\_hand, R@1 % by training items |" in page

@@ -104,6 +104,18 @@ def test_learning_rates_are_multiples_of_the_recipe_s() -> None:
     assert rates == [0.001, 0.0003, 0.003, 0.0001]
 
 
+@pytest.mark.parametrize("name", METHODS)
+def test_each_configuration_has_an_outcome_of_its_own(name: str) -> None:
+    method = all_methods("image", "text", RECIPE, "cpu")[name]
+    one, other = (method.align(WORLD, of, 0).state_dict() for of in method.configurations[:2])
+    if name == "asif":  # whose adapters differ in their power, and store the same
+        one, other = (
+            {"text": method.align(WORLD, of, 0).encode("text", WORLD["text"].values)}
+            for of in method.configurations[:2]
+        )
+    assert any(one[key].shape != other[key].shape or not torch.equal(one[key], other[key]) for key in one)
+
+
 def test_a_killed_bake_off_goes_on(baked: Bakeoff, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[Any] = []
     whole = all_methods("image", "text", RECIPE, "cpu")
