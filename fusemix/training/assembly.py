@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fusemix.batch import LatentBatch
 
-BYTES_AT_ONCE = {"cpu": 1 << 23, "cuda": 1 << 28}
+BYTES_AT_ONCE = {"cpu": 1 << 23, "cuda": 1 << 26}
 """So much of a batch is made at once: what a CPU's caches hold, and what keeps a GPU busy."""
 
 
