@@ -17,6 +17,7 @@ from fusemix.benchmarks.bakeoff.results import Bakeoff
 from fusemix.benchmarks.bakeoff.running import bakeoff
 from fusemix.benchmarks.bakeoff.settings import METHODS, BakeoffSettings
 from fusemix.benchmarks.per_query import per_query
+from fusemix.benchmarks.protocols import PROTOCOLS
 from fusemix.errors import FusemixError
 from fusemix.latents.paired import PairedLatents
 from fusemix.objective import Edge
@@ -164,6 +165,23 @@ def test_other_latents_and_recipes_are_computed_anew(tmp_path: Path) -> None:
     bakeoff(WORLD, "image", "text", replace(RECIPE, steps=5), settings, MEASURED, folder=tmp_path)
     bakeoff(WORLD, "text", "image", RECIPE, settings, MEASURED, folder=tmp_path)
     assert len(list(tmp_path.iterdir())) == 8
+
+
+def test_the_recipe_s_protocol_measures(tmp_path: Path) -> None:
+    settings, folds = BakeoffSettings(("ridge",), (1.0,), seeds=1, budget=1), replace(MEASURED, protocol="coco-1k")
+    generic = bake(settings=settings, folder=tmp_path)
+    result = bakeoff(WORLD, "image", "text", RECIPE, settings, folds, folder=tmp_path)
+    assert (generic.protocol, result.protocol) == ("generic", "coco-1k")
+    assert generic.warnings == ()
+    assert "are not what the protocol coco-1k was published with" in result.warnings[0]
+    method = all_methods("image", "text", RECIPE, "cpu")["ridge"]
+    space = method.align(WORLD, method.configurations[0], 0)
+    expected = per_query(space, WORLD.split("test"), "image", "text", (1,), PROTOCOLS["coco-1k"])
+    for direction, of in zip(DIRECTIONS, expected, strict=True):
+        found = [of.metrics["R@1"][of.folds == fold].mean() for fold in range(5)]
+        assert result.cells[0].metrics[direction]["R@1"].value == pytest.approx(np.mean(found))
+        assert result.left_out[direction] == of.left_out
+    assert bake(settings=settings, folder=tmp_path).to_dict() == generic.to_dict()
 
 
 def test_a_broken_file_is_named(tmp_path: Path) -> None:
