@@ -83,6 +83,9 @@ def test_figures_are_those_of_the_score_matrix(world: PairedLatents, split: str)
         assert direction.metrics["MeanR"].value == pytest.approx(expected.mean())
     assert [direction.name for direction in result.directions] == ["image to text", "text to image"]
     assert result.mean_recall.value == pytest.approx(np.mean(means))
+    assert result.rsum.value == pytest.approx(100 * np.sum(means))
+    assert result.rows == {"image": scores.shape[0], "text": scores.shape[1]}
+    assert result.warnings == ()
 
 
 def test_intervals_are_those_of_the_bootstrap_over_items(world: PairedLatents) -> None:

@@ -167,14 +167,22 @@ def test_folds_count_the_same_in_differences(tmp_path: Path, split: PairedLatent
     both = [stored(tmp_path, name, coco, noise, protocol="coco-1k") for name, noise in (("a", 0.0), ("b", 0.5))]
     comparison = compare_runs(alone(*both), **FEW)
     assert comparison.protocol == "coco-1k"
+    uneven = False
     for direction in comparison.pairs[0].directions:
         one, two = (run.directions[direction.name] for run in both)
         difference = two.metrics["R@1"] - one.metrics["R@1"]
         folds = [difference[one.folds == fold].mean() for fold in range(COCO_1K.folds)]
         assert direction.metrics["R@1"].difference.value == pytest.approx(np.mean(folds))
+        sizes = np.bincount(one.folds)
+        weighted = difference / sizes[one.folds]
+        assert direction.metrics["R@1"].p == permutation_p(weighted, one.items, FEW["permutations"], 0)
+        uneven |= len(set(sizes)) > 1 and direction.metrics["R@1"].p != permutation_p(
+            difference, one.items, FEW["permutations"], 0
+        )
         assert direction.metrics["MedR"].a == np.mean(
             [np.floor(np.median(one.ranks[one.folds == fold])) for fold in range(COCO_1K.folds)]
         )
+    assert uneven, "folds of different sizes, where it matters"
 
 
 def test_the_report_fits_80_columns_and_goes_into_markdown(comparison: RunComparison) -> None:
