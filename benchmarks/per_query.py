@@ -91,9 +91,12 @@ def per_query(
 
 
 def embed_rows(space: JointSpace, latents: PairedLatents, modalities: Iterable[str]) -> dict[str, Tensor]:
-    """Embed all rows of each modality once, however many pairs and folds it is in."""
+    """Embed all rows of each modality once, however many pairs and folds it is in; they lie where the space does."""
     space.check_latents(latents)
-    return {name: space.encode(name, latents[name].values[latents[name].rows]) for name in modalities}
+    return {
+        name: space.encode(name, latents[name].values[latents[name].rows]).to(space.adapter(name).mean.device)
+        for name in modalities
+    }
 
 
 def query_figures(
@@ -171,7 +174,7 @@ def _figures(
 def _scores(queries: Tensor, gallery: Tensor, own: Tensor, answers: Tensor) -> Tensor:
     """Return the float64 inner products of some pairs, (M,)."""
     parts = zip(own.split(PAIRS_AT_ONCE), answers.split(PAIRS_AT_ONCE), strict=True)
-    return torch.cat([(queries[q].double() * gallery[g].double()).sum(dim=1) for q, g in parts])
+    return torch.cat([(queries[q].double() * gallery[g].double()).sum(dim=1).cpu() for q, g in parts])
 
 
 def _chance_of_hit(k: int, gallery: int, positives: Integers) -> Floats:

@@ -189,3 +189,13 @@ def test_no_latent_is_taken_for_that_of_another_item_in_a_fold(split: PairedLate
     for one in per_query(identity_space(), latents, "image", "text", (1,), TWO_FOLDS):
         assert one.metrics["R@1"].tolist() == [1] * len(ids)
         assert latents["image"].rows[one.items].tolist() == one.rows.tolist()
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gives_the_same_ranks(split: PairedLatents) -> None:
+    here = per_query(identity_space(), split, "image", "text", K, TWO_FOLDS)
+    there = per_query(identity_space().to("cuda"), split, "image", "text", K, TWO_FOLDS)
+    for one, other in zip(here, there, strict=True):
+        assert one.ranks.tolist() == other.ranks.tolist()
+        assert one.wrong.tolist() == other.wrong.tolist()
+        assert one.scores == pytest.approx(other.scores, abs=1e-6)
