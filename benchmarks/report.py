@@ -30,7 +30,7 @@ class Report:
 
     def markdown(self) -> str:
         """Return it as Markdown."""
-        tables = ["\n".join(_piped([row for row in table if any(row)])) for table in self.tables]
+        tables = ["\n".join(piped([row for row in table if any(row)])) for table in self.tables]
         said = ["  \n".join(filter(None, lines)) for lines in (self.head, self.foot)]
         return "\n\n".join([said[0], *tables, said[1]])
 
@@ -78,7 +78,8 @@ def _wrapped(lines: Sequence[str]) -> list[str]:
     return [part for line in lines for part in wrap(line, WIDTH, subsequent_indent="  ") or [""]]
 
 
-def _piped(rows: Table) -> list[str]:
+def piped(rows: Table) -> list[str]:
+    """Return the lines of a table in Markdown."""
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
     rule = "|---|" + "---:|" * (len(rows[0]) - 1)
     return [lines[0], rule, *lines[1:]]
