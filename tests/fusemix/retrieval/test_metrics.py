@@ -162,6 +162,14 @@ def test_with_one_positive_average_precision_is_its_reciprocal_rank_and_true_rec
     assert torch.equal(true_recall_at(5, ranking.every), recall_at(5, ranking.best))
 
 
+def test_queries_without_a_positive_have_no_value() -> None:
+    gallery, pairs = torch.tensor([[3.0], [2.0], [1.0]]), torch.tensor([[1, 0], [1, 1], [3, 2]])
+    ranking, _ = rankings(torch.ones(5, 1), gallery, pairs, 1)
+    assert true_recall_at(1, ranking.every).tolist() == [0.5, 0]
+    assert average_precision_at(3, ranking.every).tolist() == pytest.approx([1, 1 / 3])
+    assert ranking.best.queries.tolist() == [1, 3]
+
+
 def test_five_captions_at_places_1_3_and_11() -> None:
     # 1/1 and 2/3 count, the rest comes after the tenth; five positives in all.
     scores = list(range(20, 0, -1))
