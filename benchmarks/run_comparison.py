@@ -14,9 +14,8 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from fusemix.errors import FusemixError
-
 from .bootstrap import Floats, Integers, Interval, ItemBootstrap, holm, permutation_p
+from .comparable import check_comparable
 from .fold_figures import mean, mean_draws, median, median_draws, weights
 from .results import StoredDirection, StoredRun
 
@@ -24,7 +23,6 @@ CHANGED = 50
 PERMUTATIONS = 10_000
 BOOTSTRAP_DRAWS = 1_000
 TEXT = "text to "
-_SAME = ("dataset", "fingerprint", "split")
 
 
 @dataclass(frozen=True)
@@ -151,35 +149,6 @@ def compare_runs(
         tests,
         pairs,
     )
-
-
-def check_comparable(a: StoredRun, b: StoredRun) -> None:
-    """Refuse runs whose figures are not of the same queries and galleries.
-
-    Raises:
-        FusemixError: saying in what they differ.
-    """
-
-    def differ(what: str, of_a: object, of_b: object) -> FusemixError:
-        return FusemixError(f"{a.name} and {b.name} cannot be compared: {what} {of_a} and {of_b}")
-
-    protocols = [run.record["protocol"]["name"] for run in (a, b)]
-    if protocols[0] != protocols[1]:
-        raise differ("the protocols are", *protocols)
-    for field in _SAME:
-        if a.record[field] != b.record[field]:
-            raise differ(f"the {field}s are", *(repr(run.record[field]) for run in (a, b)))
-    shared = [name for name in a.directions if name in b.directions]
-    if not shared:
-        raise differ("they have no direction in common, but", ", ".join(a.directions), ", ".join(b.directions))
-    if a.items != b.items:
-        raise differ("the items are not the same ones,", len(a.items), len(b.items))
-    for name in shared:
-        one, other = a.directions[name], b.directions[name]
-        if one.gallery != other.gallery:
-            raise differ(f"the galleries of {name} have", f"{one.gallery} rows", other.gallery)
-        if one.sources != other.sources or not np.array_equal(one.items, other.items):
-            raise differ(f"the queries of {name} are not the same ones,", len(one.sources), len(other.sources))
 
 
 def _direction(

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fusemix.errors import FusemixError
-from fusemix.recipe import Recipe, load_recipe
+from fusemix.recipe import Recipe, load_recipe, packaged_recipes
 
 if TYPE_CHECKING:
     from fusemix.joint_space import JointSpace
@@ -40,6 +40,8 @@ def run_folder(given: str) -> Path | None:
     if not folder.is_dir():
         return None
     if not (folder / "recipe.yaml").is_file():
+        if given in packaged_recipes():
+            return None
         raise FusemixError(f"no finished run in {folder}; train one with: fusemix fuse RECIPE")
     return folder
 

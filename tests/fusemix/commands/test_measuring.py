@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from fusemix.cli import main
+from fusemix.commands.measuring import run_folder
 from fusemix.joint_space import JointSpace
 from tests.fusemix.commands.conftest import Fusemix
 from tests.fusemix.commands.small_world import install_encoders, write_world
@@ -121,6 +122,16 @@ def test_what_is_not_as_it_should_be_is_one_line(fusemix: Fusemix, root: Path) -
         assert (told.code, told.err.count("\n"), told.err[:7]) == (2, 1, "error: ")
         assert message in told.err
     assert not (root / "results").exists()
+
+
+def test_a_folder_that_is_called_as_a_recipe_does_not_hide_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "emoji").mkdir()
+    assert run_folder("emoji") is None
+    (tmp_path / "emoji" / "recipe.yaml").touch()
+    assert run_folder("emoji") == Path("emoji")
 
 
 def test_latents_of_another_encoder_than_the_run_s_are_one_line(fusemix: Fusemix, root: Path) -> None:
