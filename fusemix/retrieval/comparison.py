@@ -17,8 +17,8 @@ from torch import Tensor
 
 from fusemix.retrieval.sources import Blocks, Embeddings
 
-TILE = 512
-TILES_OF_A_BLOCK = 32
+TILE = 768
+TILES_OF_A_BLOCK = 16
 TIE = 1e-12
 PAIRS_AT_ONCE = 256
 

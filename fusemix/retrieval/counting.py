@@ -98,10 +98,8 @@ class Tally:
 
     def _count(self, tile: Tile, piece: _Piece, some: Tensor | slice, rows: Tensor | None) -> None:
         """Count for some of a piece's thresholds; `rows` are theirs, None for all of the tile's."""
-        scores, mask = tile.scores, tile.mask
-        if rows is not None:
-            scores = scores.index_select(0, rows)
-            mask = tile.buffer[: scores.numel()].view(scores.shape)
+        scores = tile.scores if rows is None else tile.scores_of(rows)
+        mask = tile.mask_for(scores)
         above, below = piece.above[some, None], piece.below[some, None]
         sure = torch.mv(torch.gt(scores, above, out=mask), tile.ones)
         piece.better[some] += sure

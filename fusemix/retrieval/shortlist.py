@@ -63,7 +63,7 @@ class _Part:
             hot = (tile.highest > self._floor).nonzero()[:, 0]
             if len(hot) == 0:
                 return
-            near = tile.scores.index_select(0, hot)
+            near = tile.scores_of(hot)
             rows, columns = (near > self._floor[hot, None]).nonzero(as_tuple=True)
             self._waiting.append((hot[rows], columns + tile.other * self._tile, near[rows, columns]))
             self._count += len(rows)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import partial
 from threading import Lock
 from typing import Protocol
 
@@ -17,35 +17,49 @@ from torch import Tensor
 
 from fusemix.retrieval.comparison import Comparison, each_alone, exact_scores
 
-TILES_OF_A_STRIP = 16
+TILES_OF_A_STRIP = 8
 
 Exact = Callable[[Tensor, Tensor], Tensor]
 """Rows of the own side and of the other, (n,) each -> the float64 scores of these pairs, (n,)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Tile:
     """The float32 scores (n, m) of a tile of one side's rows with a tile of the other's; positives have -inf.
 
     Attributes:
-        scores: (n, m).
         own: number of the tile among those of its rows' side.
         other: number of the tile among those of its columns' side.
-        buffer: TILE * TILE numbers to write anything to.
-        mask: the first of them as (n, m), laid out as `scores`.
+        rows: (n, d) embeddings.
+        columns: (m, d) embeddings.
+        scores: (n, m).
         highest: (n,) the highest score of each row.
         ones: (m,).
-        exact: gives all scores in float64, (n, m), positives too.
+        buffer: at least n * m numbers to write anything to.
     """
 
-    scores: Tensor
     own: int
     other: int
-    buffer: Tensor
-    mask: Tensor
+    rows: Tensor
+    columns: Tensor
+    scores: Tensor
     highest: Tensor
     ones: Tensor
-    exact: Callable[[], Tensor]
+    buffer: Tensor
+
+    def scores_of(self, rows: Tensor) -> Tensor:
+        """Return the scores of some rows, (r, m), in the layout of all."""
+        if self.scores.is_contiguous():
+            return self.scores.index_select(0, rows)
+        return self.scores.t().index_select(1, rows).t()
+
+    def mask_for(self, scores: Tensor) -> Tensor:
+        """Return numbers to write to, shaped and laid out as some scores."""
+        return self.buffer.as_strided(scores.shape, scores.stride())
+
+    def exact(self) -> Tensor:
+        """Return all scores in float64, (n, m), those of positives too."""
+        return self.rows.double() @ self.columns.double().t()
 
 
 class Counter(Protocol):
@@ -120,29 +134,23 @@ class _Worker:
         for strip in strips:
             tiles = strip.gallery.split(self._tile)
             for j, gallery, positives in zip(strip.columns, tiles, strip.positives, strict=True):
-                self._count(strip.queries, gallery.t(), strip.row, j, positives)
+                self._count(strip.queries, gallery, strip.row, j, positives)
             for counter in self._rows:
                 counter.settle(strip.exact)
             for counter in self._columns:
                 counter.settle(strip.exact_of_columns)
 
     def _count(self, queries: Tensor, gallery: Tensor, i: int, j: int, positives: Tensor) -> None:
-        height, width = len(queries), gallery.shape[1]
-        scores, mask = (buffer[: height * width].view(height, width) for buffer in (self._scores, self._buffer))
-        torch.mm(queries, gallery, out=scores)
+        height, width = len(queries), len(gallery)
+        scores = self._scores[: height * width].view(height, width)
+        torch.mm(queries, gallery.t(), out=scores)
         if len(positives):
             # They are no competitors.
             self._scores.index_fill_(0, positives, -torch.inf)
-
-        @cache
-        def exact() -> Tensor:
-            return queries.double() @ gallery.double()
-
-        tile = Tile(scores, i, j, self._buffer, mask, scores.amax(dim=1), self._ones[:width], exact)
+        tile = Tile(i, j, queries, gallery, scores, scores.amax(dim=1), self._ones[:width], self._buffer)
         for counter in self._rows:
             counter.count(tile)
-        highest = scores.amax(dim=0)
-        tile = Tile(scores.t(), j, i, self._buffer, mask.t(), highest, self._ones[:height], lambda: exact().t())
+        tile = Tile(j, i, gallery, queries, scores.t(), scores.amax(dim=0), self._ones[:height], self._buffer)
         for counter in self._columns:
             counter.count(tile)
 
