@@ -74,7 +74,7 @@ def all_methods(a: str, b: str, recipe: FuseSettings, device: str) -> dict[str, 
     return {
         "ridge": Method(
             f"ridge regression of {b} on {a}",
-            tuple({"penalty": penalty} for penalty in (1e3, 1e4, 1e2, 1e1)),
+            tuple({"penalty": penalty} for penalty in (1e3, 1e2, 1e4, 1e1)),
             lambda latents, of, _: ridge(latents, a, b, [of["penalty"]]),
             seeded=False,
         ),
@@ -92,7 +92,7 @@ def all_methods(a: str, b: str, recipe: FuseSettings, device: str) -> dict[str, 
         ),
         "asif": Method(
             "cosines to training pairs, the nearest of them raised to a power; no training",
-            tuple({"neighbours": k, "power": p} for k, p in ((800, 8), (800, 4), (100, 8), (100, 4))),
+            tuple({"neighbours": k, "power": p} for k, p in ((800, 8), (800, 4), (100, 4), (100, 8))),
             lambda latents, of, _: asif(latents, a, b, [(int(of["neighbours"]), of["power"])]),
             seeded=False,
         ),

@@ -21,8 +21,8 @@ _PROTOCOL = (
     "All methods take the same stored latents, training items, validation items and test items. A smaller fraction"
     " lies in the larger ones, and a seed draws the same items for every method. Each method is tuned once for each"
     " fraction, by the mean reciprocal rank of both directions on the validation split, with the first seed; what it"
-    " chose then runs with each seed, on all items only once where nothing in it is random. Queries are averaged over"
-    " seeds before items are drawn. The test split is read after the choice."
+    " chose then runs with the other seeds too, on all items only once where nothing in it is random. Queries are"
+    " averaged over seeds before items are drawn. The test split is read after the choice."
 )
 Rows = list[list[str]]
 

@@ -1,7 +1,8 @@
 """Running a bake-off: each configuration and each seed goes to a file of its own, so that a killed one goes on.
 
-A method is tuned once for each fraction, on the validation items, with the first seed; then it is run with each seed
-and measured on the test items.  The seed draws the items of a fraction too, the same ones for every method.
+A method is tuned once for each fraction, on the validation items, with the first seed; what it chose is run with the
+other seeds too, and each run is measured on the test items.  A seed also draws the items of a fraction, the same ones
+for every method.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from fusemix.benchmarks.per_query import per_query
@@ -98,25 +100,16 @@ def bakeoff(
     baked = []
     for fraction in sorted(settings.fractions):
         for name in settings.methods:
-            method = methods[name]
-            tried = tuple(oven.tuned(name, method, fraction, settings.budget))
-            chosen = best(tried)
             # On all items, a method without randomness has one outcome.
-            seeds = range(settings.seeds if method.seeded or fraction < 1 else 1)
-            runs = tuple(oven.measured(name, method, fraction, chosen.configuration, seed) for seed in seeds)
-            baked.append(Baked(name, fraction, tried, runs))
-            tuning, running = sum(trial.seconds for trial in tried), sum(run.seconds for run in runs) / len(runs)
-            print(
-                f"{name}, {fraction:g} of the training items: {_shown(chosen.configuration)}, validation MRR"
-                f" {chosen.mrr:.3f}; {tuning:.1f} s to tune, {running:.1f} s to run",
-                flush=True,
-            )
+            seeds = settings.seeds if methods[name].seeded or fraction < 1 else 1
+            baked.append(_Cell(oven, name, methods[name], fraction).baked(settings.budget, seeds))
+            print(_line(baked[-1]), flush=True)
     about = {name: methods[name].about for name in settings.methods}
     return summarised(latents, (a, b), settings, measured, oven.protocol, about, baked)
 
 
 class _Oven:
-    """Runs one configuration of one method on one part of the items."""
+    """What all cells of a bake-off are made in."""
 
     def __init__(self, latents: PairedLatents, a: str, b: str, measured: BenchmarkSettings, kept: Kept) -> None:
         self.latents, self.a, self.b, self.kept = latents, a, b, kept
@@ -124,39 +117,59 @@ class _Oven:
         self.validation = Validation(latents.split("val"), [Edge(a, b)])
         self.split = latents.split(measured.split)
 
-    def tuned(self, name: str, method: Method, fraction: float, budget: int) -> list[Trial]:
-        """Try configurations with the first seed; the test items are not looked at."""
-        return [self._trial(name, method, fraction, of) for of in method.configurations[:budget]]
+    def measured(self, space: JointSpace, seconds: float) -> Measured:
+        """Measure each query of the split."""
+        directions = per_query(space, self.split, self.a, self.b, self.protocol.k, self.protocol)
+        return Measured.of(seconds, (f"{self.a} to {self.b}", f"{self.b} to {self.a}"), directions)
 
-    def measured(self, name: str, method: Method, fraction: float, of: Configuration, seed: int) -> Measured:
-        """Run a configuration and measure each query of the split."""
 
+class _Cell:
+    """Tunes and runs one method on one fraction of the training items."""
+
+    def __init__(self, oven: _Oven, name: str, method: Method, fraction: float) -> None:
+        self.oven, self.name, self.method, self.fraction = oven, name, method, fraction
+        # The best of what was tried here, which is the first seed's run of what is chosen.
+        self.held: tuple[Configuration, JointSpace, float] | None = None
+
+    def baked(self, budget: int, seeds: int) -> Baked:
+        """Try configurations with the first seed, then run the best one with each and read the measured split."""
+        tried: list[Trial] = []
+        for configuration in self.method.configurations[:budget]:
+            tried.append(self._tried(configuration, max((trial.mrr for trial in tried), default=-1.0)))
+        chosen = best(tried).configuration
+        return Baked(self.name, self.fraction, tuple(tried), tuple(self._run(chosen, seed) for seed in range(seeds)))
+
+    def _tried(self, configuration: Configuration, highest: float) -> Trial:
         def compute() -> dict[str, Any]:
-            space, seconds = self._aligned(method, fraction, of, seed)
-            directions = per_query(space, self.split, self.a, self.b, self.protocol.k, self.protocol)
-            return Measured.of(seconds, (f"{self.a} to {self.b}", f"{self.b} to {self.a}"), directions).to_dict()
+            space, seconds = self._aligned(configuration, 0)
+            mrr = self.oven.validation(space)["mrr"]
+            if mrr > highest:
+                self.held = configuration, space, seconds
+            return {"mrr": mrr, "seconds": seconds}
+
+        told = {"stage": "tuning", "fraction": self.fraction, "configuration": dict(configuration), "seed": 0}
+        return Trial(dict(configuration), **self.oven.kept.get(self.name, told, compute))
+
+    def _run(self, configuration: Configuration, seed: int) -> Measured:
+        def compute() -> dict[str, Any]:
+            if seed == 0 and self.held is not None and self.held[0] == configuration:
+                return self.oven.measured(*self.held[1:]).to_dict()
+            self.held = None
+            return self.oven.measured(*self._aligned(configuration, seed)).to_dict()
 
         told = {
-            "stage": self.stage,
-            "protocol": asdict(self.protocol),
-            "fraction": fraction,
-            "configuration": dict(of),
+            "stage": self.oven.stage,
+            "protocol": asdict(self.oven.protocol),
+            "fraction": self.fraction,
+            "configuration": dict(configuration),
             "seed": seed,
         }
-        return Measured.from_dict(self.kept.get(name, told, compute))
+        return Measured.from_dict(self.oven.kept.get(self.name, told, compute))
 
-    def _trial(self, name: str, method: Method, fraction: float, of: Configuration) -> Trial:
-        def compute() -> dict[str, Any]:
-            space, seconds = self._aligned(method, fraction, of, 0)
-            return {"mrr": self.validation(space)["mrr"], "seconds": seconds}
-
-        told = {"stage": "tuning", "fraction": fraction, "configuration": dict(of), "seed": 0}
-        return Trial(dict(of), **self.kept.get(name, told, compute))
-
-    def _aligned(self, method: Method, fraction: float, of: Configuration, seed: int) -> tuple[JointSpace, float]:
-        part = with_fraction(self.latents, fraction, seed)
+    def _aligned(self, configuration: Configuration, seed: int) -> tuple[JointSpace, float]:
+        part = with_fraction(self.oven.latents, self.fraction, seed)
         began = time.perf_counter()
-        space = method.align(part, of, seed)
+        space = self.method.align(part, configuration, seed)
         return space, time.perf_counter() - began
 
 
@@ -175,5 +188,11 @@ def _decisive(latents: PairedLatents, a: str, b: str, recipe: FuseSettings) -> d
     }
 
 
-def _shown(configuration: Configuration) -> str:
-    return ", ".join(f"{name} {value:g}" for name, value in configuration.items())
+def _line(cell: Baked) -> str:
+    chosen = best(cell.tried)
+    told = ", ".join(f"{name} {value:g}" for name, value in chosen.configuration.items())
+    tuning, running = sum(trial.seconds for trial in cell.tried), fmean(run.seconds for run in cell.runs)
+    return (
+        f"{cell.method}, {cell.fraction:g} of the training items: {told}, validation MRR {chosen.mrr:.3f};"
+        f" {tuning:.1f} s to tune, {running:.1f} s to run"
+    )

@@ -8,7 +8,7 @@ from fusemix.errors import FusemixError, nearest
 
 # In the order of tables and of what is run: what takes no training comes first.
 METHODS = ("ridge", "procrustes", "cca", "asif", "lit-style", "sharelock-style", "sail-style", "fusemix")
-BUDGET = 4
+BUDGET, MOST_TRIED = 3, 4
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class BakeoffSettings:
                 "different numbers above 0, up to 1",
             ),
             "seeds": (self.seeds >= 1, "at least 1"),
-            "budget": (1 <= self.budget <= BUDGET, f"1 to {BUDGET} configurations"),
+            "budget": (1 <= self.budget <= MOST_TRIED, f"1 to {MOST_TRIED} configurations"),
         }
         for name, (valid, bounds) in rules.items():
             if not valid:

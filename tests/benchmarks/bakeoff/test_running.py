@@ -117,27 +117,32 @@ def test_each_configuration_has_an_outcome_of_its_own(name: str) -> None:
     assert any(one[key].shape != other[key].shape or not torch.equal(one[key], other[key]) for key in one)
 
 
-def test_a_killed_bake_off_goes_on(baked: Bakeoff, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    done: list[Any] = []
-    whole = all_methods("image", "text", RECIPE, "cpu")
+def counted(whole: dict[str, Method], done: list[str], stop: int) -> dict[str, Method]:
+    """Return methods that note each time that they align, and are killed after `stop` times."""
 
-    def until_killed(a: str, b: str, recipe: object, device: str) -> dict[str, Method]:
-        def stopping(method: Method) -> Method:
-            def run(latents: PairedLatents, of: Any, seed: int) -> Any:
-                if len(done) == 9:
-                    raise KeyboardInterrupt
-                done.append(of)
-                return method.align(latents, of, seed)
+    def counting(name: str, method: Method) -> Method:
+        def align(latents: PairedLatents, of: Any, seed: int) -> Any:
+            if len(done) == stop:
+                raise KeyboardInterrupt
+            done.append(name)
+            return method.align(latents, of, seed)
 
-            return replace(method, align=run)
+        return replace(method, align=align)
 
-        return {name: stopping(method) for name, method in whole.items()}
+    return {name: counting(name, method) for name, method in whole.items()}
 
-    monkeypatch.setattr(running, "all_methods", until_killed)
+
+# In the course of a method's runs, and of its tuning.
+@pytest.mark.parametrize(("stop", "kept"), [(8, 4 + 4 + 3), (10, 4 + 4 + 4 + 1)])
+def test_a_killed_bake_off_goes_on(
+    baked: Bakeoff, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int, kept: int
+) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(running, "all_methods", lambda *given: counted(all_methods(*given), done, stop))
     with pytest.raises(KeyboardInterrupt):
         bake(folder=tmp_path)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    assert len(before) == 9
+    assert len(before) == kept
     monkeypatch.undo()
     again = bake(folder=tmp_path)
     after = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
@@ -146,6 +151,18 @@ def test_a_killed_bake_off_goes_on(baked: Bakeoff, tmp_path: Path, monkeypatch: 
     # All of it was kept, the times too.
     assert bake(folder=tmp_path).to_dict() == again.to_dict()
     assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == after
+
+
+def test_the_first_seed_runs_once_for_the_choice_and_for_the_test(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[str] = []
+    monkeypatch.setattr(running, "all_methods", lambda *given: counted(all_methods(*given), done, -1))
+    result = bake()
+    # Two configurations, and a second seed but for what has no randomness on all items.
+    assert done == [*3 * ["ridge"], *3 * ["asif"], *3 * ["fusemix"], *2 * ["ridge"], *2 * ["asif"], *3 * ["fusemix"]]
+    for cell in result.cells:
+        [chosen] = [trial for trial in cell.tried if trial.configuration == cell.chosen]
+        if cell.runs == 1:
+            assert cell.seconds == chosen.seconds
 
 
 def test_more_fractions_seeds_and_tuning_take_up_what_is_there(tmp_path: Path) -> None:
