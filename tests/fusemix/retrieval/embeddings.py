@@ -40,15 +40,17 @@ def set_tile(monkeypatch: pytest.MonkeyPatch, tile: int) -> None:
 
 
 class Read:
-    """Embeddings that are given some rows at a time, and the rows that were asked for."""
+    """Embeddings that are given some rows at a time, which rows were asked for, and on how many cores."""
 
     def __init__(self, embeddings: Tensor) -> None:
         self._embeddings = embeddings
         self.asked: list[tuple[int, int]] = []
+        self.threads: set[int] = set()
 
     def __len__(self) -> int:
         return len(self._embeddings)
 
     def rows(self, start: int, stop: int) -> Tensor:
         self.asked.append((start, stop))
+        self.threads.add(torch.get_num_threads())
         return self._embeddings[start:stop].clone()

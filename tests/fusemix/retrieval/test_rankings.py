@@ -226,6 +226,8 @@ def test_a_side_that_is_read_is_ranked_as_one_in_memory(
     for source in (first, second):
         if isinstance(source, Read):
             assert max(stop - start for start, stop in source.asked) == 16
+            assert source.threads == {1}
+    assert torch.get_num_threads() == threads
 
 
 def test_a_gallery_that_is_read_is_scaled_as_one_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,3 +262,18 @@ def test_a_source_that_gives_other_rows_than_asked_for_is_an_error() -> None:
 def test_fewer_than_one_answer_cannot_be_asked_for() -> None:
     with pytest.raises(ValueError, match="asked for the best 0"):
         rankings(unit(0, 2, 3), unit(1, 2, 3), diagonal(2), 0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("hard", [False, True])
+def test_a_gpu_ranks_as_the_cpu_does(hard: bool) -> None:
+    queries, gallery, pairs = (
+        clustered() if hard else (unit(0, 900, 48), unit(1, 1700, 48), random_pairs(2, 900, 1700, 0.002))
+    )
+    on_gpu = rankings(queries.cuda(), gallery.cuda(), pairs.cuda(), 5)
+    for ours, theirs in zip(on_gpu, rankings(queries, gallery, pairs, 5), strict=True):
+        assert places(ours) == places(theirs)
+        assert (listed(ours.top.answers), listed(ours.wrong.answers)) == (
+            listed(theirs.top.answers),
+            listed(theirs.wrong.answers),
+        )
