@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -163,6 +164,19 @@ def test_the_first_seed_runs_once_for_the_choice_and_for_the_test(monkeypatch: p
         [chosen] = [trial for trial in cell.tried if trial.configuration == cell.chosen]
         if cell.runs == 1:
             assert cell.seconds == chosen.seconds
+
+
+def test_one_configuration_s_run_is_not_taken_for_another_s(tmp_path: Path) -> None:
+    settings = BakeoffSettings(("asif",), (1.0,), seeds=1, budget=2)
+    whole = bake(settings=settings, folder=tmp_path)
+    assert whole.cells[0].chosen == whole.cells[0].tried[1].configuration
+    # What is left is the second trial: the first is tried anew, and is not what runs.
+    for path in tmp_path.iterdir():
+        run = json.loads(path.read_text())["run"]
+        if run["stage"] != "tuning" or run["configuration"] != whole.cells[0].chosen:
+            path.unlink()
+    assert len(list(tmp_path.iterdir())) == 1
+    assert untimed(bake(settings=settings, folder=tmp_path)) == untimed(whole)
 
 
 def test_more_fractions_seeds_and_tuning_take_up_what_is_there(tmp_path: Path) -> None:
