@@ -92,12 +92,12 @@ class Tally:
             # In a good space few rows have a score in the tile that comes near their positive's.
             hot = (highest > piece.below).nonzero()[:, 0]
             if 2 * len(hot) > len(highest):
-                self._count(tile, piece, slice(None), piece.rows)
+                self._compare(tile, piece, slice(None), piece.rows)
             elif len(hot):
-                self._count(tile, piece, hot, hot if piece.rows is None else piece.rows[hot])
+                self._compare(tile, piece, hot, hot if piece.rows is None else piece.rows[hot])
 
-    def _count(self, tile: Tile, piece: _Piece, some: Tensor | slice, rows: Tensor | None) -> None:
-        """Count for some of a piece's thresholds; `rows` are theirs, None for all of the tile's."""
+    def _compare(self, tile: Tile, piece: _Piece, some: Tensor | slice, rows: Tensor | None) -> None:
+        """Compare with some of a piece's thresholds; `rows` are theirs, None for all of the tile's."""
         scores = tile.scores if rows is None else tile.scores_of(rows)
         mask = tile.mask_for(scores)
         above, below = piece.above[some, None], piece.below[some, None]
@@ -106,16 +106,16 @@ class Tally:
         near = sure.addmv_(torch.gt(scores, below, out=mask), tile.ones, alpha=-1).nonzero()[:, 0]
         if len(near) == 0:
             return
-        if -int(sure.sum()) <= scores.numel() // SPARSE:
+        if -int(sure.sum()) <= tile.scores.numel() // SPARSE:
             first = torch.full_like(near, tile.other * self._thresholds.tile)
             self._open.append((piece.places[some][near], first, scores[near]))
         else:
             # Many near-ties, as a collapsed space has: one float64 GEMM decides them all.
             exact = tile.exact()
             in_band = (scores > below) & (scores <= above)
-            self._settle(piece.places[some], exact if rows is None else exact[rows], in_band)
+            self._settle_all(piece.places[some], exact if rows is None else exact[rows], in_band)
 
-    def _settle(self, places: Tensor, exact: Tensor, in_band: Tensor) -> None:
+    def _settle_all(self, places: Tensor, exact: Tensor, in_band: Tensor) -> None:
         difference = exact - self._thresholds.scores[places, None]
         self.better[places] += ((difference > self._thresholds.tie) & in_band).sum(dim=1)
         self.tied[places] += ((difference.abs() <= self._thresholds.tie) & in_band).sum(dim=1)
