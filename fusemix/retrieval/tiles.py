@@ -46,6 +46,7 @@ class Tile:
     highest: Tensor
     ones: Tensor
     buffer: Tensor
+    _exact: Tensor | None = None
 
     def scores_of(self, rows: Tensor) -> Tensor:
         """Return the scores of some rows, (r, m), in the layout of all."""
@@ -59,7 +60,9 @@ class Tile:
 
     def exact(self) -> Tensor:
         """Return all scores in float64, (n, m), those of positives too."""
-        return self.rows.double() @ self.columns.double().t()
+        if self._exact is None:
+            self._exact = self.rows.double() @ self.columns.double().t()
+        return self._exact
 
 
 class Counter(Protocol):
