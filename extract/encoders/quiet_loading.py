@@ -1,12 +1,14 @@
-"""Loading a network of transformers without its progress bars and its table of weights that are not used.
+"""Loading a network without what its library says meanwhile.
 
-They would stand between the lines of a run, and what matters of them, a weight that is missing, is an error here.
+Progress bars, tables of weights that are not used, a type that was chosen because the processor has no other: they
+would stand between the lines of a run.  What matters of them is an error here, or part of the encoder's spec.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from logging import ERROR
 
 
 @contextmanager
@@ -23,3 +25,16 @@ def loading_quietly() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if had_bars:
             logging.enable_progress_bar()
+
+
+@contextmanager
+def loading_quietly_in_ctranslate2() -> Iterator[None]:
+    """Keep CTranslate2 to errors inside the block, and as talkative as it was afterwards."""
+    import ctranslate2
+
+    level = ctranslate2.get_log_level()
+    ctranslate2.set_log_level(ERROR)
+    try:
+        yield
+    finally:
+        ctranslate2.set_log_level(level)

@@ -25,6 +25,7 @@ from ..checkpoints import explaining_load_errors
 from ..packaged import checked, sha256_of
 from ..weights import weights_folder
 from ..window_batch import FRAME_POOLINGS, WindowEncoder
+from .quiet_loading import loading_quietly_in_ctranslate2
 from .whisper import FRAMES_PER_OUTPUT, whisper_windows
 
 PACKAGED, OF_A_FOLDER = "whisper-tiny-en-ctranslate2", "whisper-ctranslate2"
@@ -76,9 +77,10 @@ class WhisperCTranslate2(WindowEncoder):
             else weights_folder(name, entry.weights, weights, extra=entry.extra)
         )
         with explaining_load_errors(name, folder):
-            self._network = ctranslate2.models.Whisper(
-                str(folder), device=device.type, device_index=device.index or 0, compute_type=compute_type
-            )
+            with loading_quietly_in_ctranslate2():
+                self._network = ctranslate2.models.Whisper(
+                    str(folder), device=device.type, device_index=device.index or 0, compute_type=compute_type
+                )
             if (folder / "preprocessor_config.json").is_file():
                 extractor = WhisperFeatureExtractor.from_pretrained(folder, local_files_only=True)
             else:

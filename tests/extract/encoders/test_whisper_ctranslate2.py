@@ -154,3 +154,10 @@ def test_a_shorter_window_holds_less_padding_and_statistics_tell_more(folder: Pa
 def test_a_window_that_the_network_cannot_take_is_refused(window: float) -> None:
     with pytest.raises(FusemixError, match=r"a window of .* s: at most 30, and at least 0\.02"):
         create_encoder(EncoderChoice("whisper-tiny-en-ctranslate2", {"window": window}), CPU)
+
+
+def test_nothing_is_said_while_it_loads(capfd: pytest.CaptureFixture[str]) -> None:
+    level = ctranslate2.get_log_level()
+    create_encoder("whisper-tiny-en-ctranslate2", CPU)
+    assert capfd.readouterr().err == ""
+    assert ctranslate2.get_log_level() == level
