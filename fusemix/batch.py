@@ -116,10 +116,13 @@ def draw_rows(latents: PairedLatents, positions: Tensor, rng: torch.Generator) -
 
 def looked_up(values: Tensor, places: Tensor, otherwise: int) -> Tensor:
     """Return `values` at places, (N,) int64, and `otherwise` where a place is ABSENT."""
+    absent = places == ABSENT
+    if not absent.any():
+        return values.index_select(0, places)
     if not len(values):
         return torch.full_like(places, otherwise)
     # Faster than to pick those that are there: the last value is read in vain for the others.
-    return torch.where(places == ABSENT, otherwise, values[places])
+    return torch.where(absent, otherwise, values[places])
 
 
 def pair_counts(latents: PairedLatents) -> Tensor:

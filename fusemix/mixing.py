@@ -58,13 +58,12 @@ def partners_of_halves(patterns: Tensor, rng: torch.Generator) -> tuple[Tensor, 
     Returns:
         (B,) places of the items, increasing within a pattern, and (B,) places of their partners.
     """
-    grouped, rank, size = _by_pattern(patterns)
-    half = size // 2
-    left_over = grouped[rank == 2 * half]
+    groups = _by_pattern(patterns)
+    left_over = torch.cat([group[len(group) // 2 * 2 :] for group in groups])
     entering = left_over[torch.randperm(len(left_over), generator=rng)[: len(left_over) // 2]]
     return (
-        torch.cat([grouped[rank < half], entering]),
-        torch.cat([grouped[(rank >= half) & (rank < 2 * half)], entering]),
+        torch.cat([*(group[: len(group) // 2] for group in groups), entering]),
+        torch.cat([*(group[len(group) // 2 : len(group) // 2 * 2] for group in groups), entering]),
     )
 
 
@@ -80,20 +79,22 @@ def partners_by_shift(patterns: Tensor, rng: torch.Generator) -> tuple[Tensor, T
     Returns:
         (B,) places of the items, increasing within a pattern, and (B,) places of their partners.
     """
-    grouped, rank, size = _by_pattern(patterns)
-    first = torch.arange(len(patterns)) - rank
-    draws = torch.rand(len(patterns), generator=rng, dtype=torch.float64)[first]
-    shift = torch.minimum(1 + (draws * (size - 1)).long(), size - 1)
-    return grouped, grouped[first + (rank + shift) % size]
+    groups = _by_pattern(patterns)
+    draws = torch.rand(len(patterns), generator=rng, dtype=torch.float64)
+    shifted, start = [], 0
+    for group in groups:
+        others = len(group) - 1
+        shifted.append(group.roll(-min(1 + int(draws[start] * others), others)))
+        start += len(group)
+    return torch.cat(groups), torch.cat(shifted)
 
 
-def _by_pattern(patterns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return places ordered by pattern, each one's rank in its pattern, and the number of items that have it."""
-    ordered, grouped = patterns.sort(stable=True)
-    _, sizes = torch.unique_consecutive(ordered, return_counts=True)
-    size = sizes.repeat_interleave(sizes)
-    start = (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
-    return grouped, torch.arange(len(patterns)) - start, size
+def _by_pattern(patterns: Tensor) -> list[Tensor]:
+    """Return the places of the items of each pattern, increasing."""
+    if len(patterns) and bool((patterns == patterns[0]).all()):
+        # What most steps see: sorting would take as long as drawing the items.
+        return [torch.arange(len(patterns))]
+    return [(patterns == pattern).nonzero()[:, 0] for pattern in patterns.unique()] or [torch.arange(0)]
 
 
 def draw_lambda(alpha: float, seed: int) -> float:
