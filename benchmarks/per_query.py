@@ -7,7 +7,7 @@ every figure with its interval, to compare two runs on the same queries, and to 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +22,7 @@ from fusemix.retrieval.pool import RetrievalPool, pool_rows
 from fusemix.retrieval.rankings import Ranking, rankings
 
 from .bootstrap import Floats
+from .embedded import EmbeddedRows, embed_rows, read
 from .protocols import GENERIC, Protocol
 
 Integers = npt.NDArray[np.int64]
@@ -90,17 +91,8 @@ def per_query(
     return query_figures(embed_rows(space, latents, (a, b)), latents, a, b, k, protocol)
 
 
-def embed_rows(space: JointSpace, latents: PairedLatents, modalities: Iterable[str]) -> dict[str, Tensor]:
-    """Embed all rows of each modality once, however many pairs and folds it is in; they lie where the space does."""
-    space.check_latents(latents)
-    return {
-        name: space.encode(name, latents[name].values[latents[name].rows]).to(space.adapter(name).mean.device)
-        for name in modalities
-    }
-
-
 def query_figures(
-    embeddings: Mapping[str, Tensor],
+    embeddings: Mapping[str, Tensor | EmbeddedRows],
     latents: PairedLatents,
     a: str,
     b: str,
@@ -131,7 +123,7 @@ def _figures(
     ranking: Ranking,
     pool: RetrievalPool,
     k: Sequence[int],
-    embeddings: tuple[Tensor, Tensor],
+    embeddings: tuple[Tensor | EmbeddedRows, Tensor | EmbeddedRows],
     content: Tensor,
     items: Tensor,
 ) -> PerQuery:
@@ -171,10 +163,10 @@ def _figures(
     )
 
 
-def _scores(queries: Tensor, gallery: Tensor, own: Tensor, answers: Tensor) -> Tensor:
+def _scores(queries: Tensor | EmbeddedRows, gallery: Tensor | EmbeddedRows, own: Tensor, answers: Tensor) -> Tensor:
     """Return the float64 inner products of some pairs, (M,)."""
     parts = zip(own.split(PAIRS_AT_ONCE), answers.split(PAIRS_AT_ONCE), strict=True)
-    return torch.cat([(queries[q].double() * gallery[g].double()).sum(dim=1).cpu() for q, g in parts])
+    return torch.cat([(read(queries, q).double() * read(gallery, g).double()).sum(dim=1).cpu() for q, g in parts])
 
 
 def _chance_of_hit(k: int, gallery: int, positives: Integers) -> Floats:

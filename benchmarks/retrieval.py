@@ -14,7 +14,8 @@ from fusemix.errors import FusemixError
 from fusemix.joint_space import JointSpace
 from fusemix.latents.paired import PairedLatents
 
-from .per_query import PerQuery, embed_rows, per_query, query_figures
+from .embedded import embed_rows
+from .per_query import PerQuery, per_query, query_figures
 from .protocols import Protocol, choose_protocol
 from .retrieval_result import RetrievalResult, summarise
 from .settings import BenchmarkSettings
