@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fusemix.benchmarks.results import read_json
 from fusemix.benchmarks.studies.analysis import read_results
+from fusemix.benchmarks.studies.catalogue import STUDIES
 from fusemix.errors import FusemixError
 from fusemix.files import replacing
 
@@ -43,7 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def committed_page() -> str:
     """Return the page of what is committed."""
     records = [read_json(path) for path in sorted((HERE / "results").glob("*.json"))]
+    order = [study.name for study in STUDIES]
     studies = [study for study, _ in read_results(BENCHMARKS / "studies" / "results")]
+    studies.sort(key=lambda study: order.index(study.name))
     return page(records, studies, json.loads((HERE / "published.json").read_text()))
 
 

@@ -40,7 +40,7 @@ def page(records: Sequence[Record], studies: Sequence[StudyResult], published: S
         parts += [part for record in records if record["benchmark"] == benchmark for part in section(record)]
     if classified := [record for record in records if record["benchmark"] in CLASSES]:
         parts += _classes(classified)
-    parts += [*_synthetic(studies), "## What others published", _OTHERS, _table(_published(published))]
+    parts += [*_synthetic(studies), "## What others published", _OTHERS, _texts(_published(published))]
     return "\n\n".join(parts) + "\n"
 
 
@@ -144,7 +144,7 @@ def _synthetic(studies: Sequence[StudyResult]) -> list[str]:
     of_worlds = [study for study in studies if any(level.shared is not None for level in study.levels)]
     rows = [["question", "what validation says"], *([study.question, answer(study)] for study in of_worlds)]
     told = "Worlds whose factors are known. These studies and those on emoji: [findings](FINDINGS.md)."
-    return ["### The synthetic world", told, _table(rows)]
+    return ["### The synthetic world", told, _texts(rows)]
 
 
 def _published(published: Sequence[Mapping[str, str]]) -> list[list[str]]:
@@ -154,3 +154,9 @@ def _published(published: Sequence[Mapping[str, str]]) -> list[list[str]]:
 
 def _table(rows: Table) -> str:
     return "\n".join(piped(rows))
+
+
+def _texts(rows: Table) -> str:
+    """Return a table of words, which read better from the left."""
+    head, rule, *body = piped(rows)
+    return "\n".join([head, rule.replace("---:", "---"), *body])
