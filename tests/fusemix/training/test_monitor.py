@@ -60,7 +60,7 @@ def test_steps_that_are_done_again_stand_once_in_both_logs(tmp_path: Path, resum
     with Monitor(tmp_path, 0, CPU) as monitor:
         for step in range(4):
             monitor.write(step, {"loss": 1.0})
-    # TensorBoard reads files in the order of their names, where the second stands first and a count without zeros last.
+    # TensorBoard reads files in the order of their names: by the second, and within one by a count without zeros.
     time.sleep(1.01)
     with Monitor(tmp_path, resume_at, CPU) as monitor:
         monitor.write(resume_at, {"loss": 2.0})
