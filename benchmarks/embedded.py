@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor
 
-from fusemix.joint_space import JointSpace
+from fusemix.joint_space import ROWS_AT_ONCE, JointSpace
 from fusemix.latents.paired import ModalityLatents, PairedLatents
 from fusemix.training.residency import free_memory
 
@@ -71,8 +72,14 @@ def embed_rows(
     # The smaller side first: ranks read one in a file once for each block of the other.
     for name, source in sorted(sources.items(), key=lambda named: len(named[1])):
         room = SHARE_OF_FREE * free_memory(space.adapter(name).mean.device)
-        embedded[name] = source.rows(0, len(source)) if 4 * space.dim * len(source) <= room else source
+        embedded[name] = _held(source) if 4 * space.dim * len(source) <= room else source
     return embedded
+
+
+def _held(source: EmbeddedRows) -> Tensor:
+    """Return all rows, of whose latents never more than some are in memory."""
+    starts = range(0, max(len(source), 1), ROWS_AT_ONCE)
+    return torch.cat([source.rows(start, start + ROWS_AT_ONCE) for start in starts])
 
 
 def read(embeddings: Tensor | EmbeddedRows, places: Tensor) -> Tensor:

@@ -84,3 +84,23 @@ def test_a_file_that_is_cut_short_meanwhile_is_one_line(files: dict[str, Path]) 
     os.truncate(files["text"], 100)
     with pytest.raises(FusemixError, match=r"text\.h5 has been cut short while it was in use"):
         source.rows(0, 1)
+
+
+def test_what_is_held_was_embedded_some_rows_at_a_time(
+    files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space, latents = a_space(), PairedLatents.load(files, mapped=True)
+    whole = {name: space.encode(name, of.values[of.rows]) for name, of in latents.modalities.items()}
+    encode, seen = space.encode, list[int]()
+
+    def watched(name: str, rows: torch.Tensor) -> torch.Tensor:
+        seen.append(len(rows))
+        return encode(name, rows)
+
+    monkeypatch.setattr(embedded, "ROWS_AT_ONCE", 50)
+    monkeypatch.setattr(space, "encode", watched)
+    found = embed_rows(space, latents, DIMS)
+    assert seen == [50, 10, 50, 50, 50, 30]
+    for name, embeddings in found.items():
+        assert isinstance(embeddings, torch.Tensor)
+        torch.testing.assert_close(embeddings, whole[name])
