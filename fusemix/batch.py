@@ -105,9 +105,14 @@ def draw_rows(latents: PairedLatents, positions: Tensor, rng: torch.Generator) -
     """
     drawn = {}
     for name, modality in sorted(latents.modalities.items()):
+        # Drawn even where there is nothing to choose, so that no modality's rows depend on how many another has.
+        draws = torch.rand(len(positions), generator=rng)
+        if modality.one_each:
+            drawn[name] = modality.rows.index_select(0, positions)
+            continue
         starts = modality.offsets[positions]
         counts = modality.offsets[positions + 1] - starts
-        within = (torch.rand(len(positions), generator=rng) * counts).long()
+        within = (draws * counts).long()
         # In float32 a draw next to 1 times a large count is the count itself.
         places = starts + torch.minimum(within, counts - 1)
         drawn[name] = looked_up(modality.rows, torch.where(counts > 0, places, ABSENT), ABSENT)

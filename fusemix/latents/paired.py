@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,11 @@ class ModalityLatents:
     def counts(self) -> Tensor:
         """Number of rows of each item, (I,) int64."""
         return self.offsets[1:] - self.offsets[:-1]
+
+    @cached_property
+    def one_each(self) -> bool:
+        """Whether each item has exactly one row."""
+        return bool((self.counts == 1).all())
 
     @property
     def item_of_row(self) -> Tensor:

@@ -49,20 +49,22 @@ class _Loaded:
         dataset: (N,) number of each item's dataset.
         items: (N,) positions, counted through all datasets.
         rows: modality -> (N,) rows in the dataset's latents, ABSENT where there is none.
+        present: modality -> (N,) bool, where there is one.
         content: modality -> (N,) hashes, 0 where there is none.
     """
 
     dataset: Tensor
     items: Tensor
     rows: Mapping[str, Tensor]
+    present: Mapping[str, Tensor]
     content: Mapping[str, Tensor]
 
     def patterns(self) -> Tensor:
         """Return (N,) int64, equal for items with the same modalities."""
-        return sum(
-            ((rows != ABSENT).long() << bit for bit, rows in enumerate(self.rows.values())),
-            torch.zeros_like(self.items),
-        )
+        patterns = torch.zeros_like(self.items)
+        for mask in self.present.values():
+            patterns.mul_(2).add_(mask)
+        return patterns
 
 
 class Feeder:
@@ -167,12 +169,9 @@ class Feeder:
         given = Ingredients(
             {name: self._pieces(name, loaded, parents, readers) for name in self._tables},
             {name: next(table.values.shape[1] for table in tables if table) for name, tables in self._tables.items()},
-            {name: rows[parents[0]] != ABSENT for name, rows in loaded.rows.items()},
-            torch.stack([loaded.items[parent] for parent in parents], dim=1),
-            {
-                name: torch.stack([hashes[parent] for parent in parents], dim=1)
-                for name, hashes in loaded.content.items()
-            },
+            {name: mask.index_select(0, parents[0]) for name, mask in loaded.present.items()},
+            _of_parents(loaded.items, parents),
+            {name: _of_parents(hashes, parents) for name, hashes in loaded.content.items()},
             weight,
         )
         return *self._mover.send(given), lam
@@ -192,14 +191,18 @@ class Feeder:
         content: dict[str, list[Tensor]] = {name: [] for name in self._tables}
         for latents, part in zip(self._datasets, drawn, strict=True):
             for name in self._tables:
-                of_part = part.rows.get(name, torch.full_like(part.items, ABSENT))
-                hashes = latents[name].content if name in latents.modalities else torch.empty(0, dtype=torch.int64)
-                rows[name].append(of_part)
-                content[name].append(looked_up(hashes, of_part, 0))
+                if name in latents.modalities:
+                    rows[name].append(part.rows[name])
+                    content[name].append(looked_up(latents[name].content, part.rows[name], 0))
+                else:
+                    rows[name].append(torch.full_like(part.items, ABSENT))
+                    content[name].append(torch.zeros_like(part.items))
+        rows_of_all = {name: joined(parts) for name, parts in rows.items()}
         return _Loaded(
             joined([torch.full_like(part.items, number) for number, part in enumerate(drawn)]),
             joined([part.items + first for part, first in zip(drawn, self._first_item[:-1], strict=True)]),
-            {name: joined(parts) for name, parts in rows.items()},
+            rows_of_all,
+            {name: of_all != ABSENT for name, of_all in rows_of_all.items()},
             {name: joined(parts) for name, parts in content.items()},
         )
 
@@ -213,7 +216,7 @@ class Feeder:
     def _pieces(self, name: str, loaded: _Loaded, parents: Sequence[Tensor], readers: Executor) -> list[list[Piece]]:
         pieces: list[list[Piece]] = [[] for _ in parents]
         for number, table in enumerate(self._tables[name]):
-            mine = (loaded.dataset == number) & (loaded.rows[name] != ABSENT)
+            mine = (loaded.dataset == number) & loaded.present[name]
             if table is None or not mine.any():
                 continue
             everywhere = bool(mine.all())
@@ -223,7 +226,7 @@ class Feeder:
             index = places if everywhere else torch.full_like(loaded.items, ABSENT).masked_scatter_(mine, places)
             for of_parent, parent in zip(pieces, parents, strict=True):
                 if everywhere:
-                    of_parent.append(Piece(values, index[parent], None))
+                    of_parent.append(Piece(values, index.index_select(0, parent), None))
                     continue
                 # Of a small share, one half may have nothing, or all.
                 where = mine[parent].nonzero()[:, 0]
@@ -232,3 +235,8 @@ class Feeder:
                         Piece(values, index[parent[where]], None if len(where) == len(parent) else where)
                     )
         return pieces
+
+
+def _of_parents(values: Tensor, parents: Sequence[Tensor]) -> Tensor:
+    """Return the values of each pair's parents, (B, parents)."""
+    return torch.stack([values.index_select(0, parent) for parent in parents], dim=1)

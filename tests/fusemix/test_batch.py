@@ -85,6 +85,21 @@ def test_seed_changes_order_and_rows() -> None:
     assert not torch.equal(orders[0], orders[1])
 
 
+def test_what_a_modality_draws_does_not_depend_on_how_many_rows_another_has() -> None:
+    captions = [f"{item:02d}" for item in range(50) for _ in range(4)]
+    drawn = []
+    for images in (1, 2):
+        names = sorted(set(captions)) * images
+        latents = PairedLatents.from_arrays(
+            {"image": np.ones((len(names), 1)), "text": np.ones((len(captions), 1))},
+            {"image": names, "text": captions},
+            dict.fromkeys(captions, "train"),
+        )
+        assert [latents[name].one_each for name in ("image", "text")] == [images == 1, False]
+        drawn.append(draw_rows(latents, torch.arange(50), generator(0))["text"])
+    assert torch.equal(*drawn)
+
+
 def test_a_modality_without_any_row_is_absent_everywhere() -> None:
     latents = PairedLatents.from_arrays(
         {"image": np.ones((2, 1)), "text": np.ones((1, 1))},

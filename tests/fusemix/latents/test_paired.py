@@ -113,6 +113,8 @@ def test_arrays_are_joined_like_files() -> None:
     assert latents.splits.tolist() == ["train", "val", "train"]
     assert latents["image"].counts.tolist() == [1, 1, 0]
     assert latents["text"].counts.tolist() == [0, 2, 1]
+    assert not latents["image"].one_each
+    assert not latents["text"].one_each
     assert [row[0] for row in rows_of(latents, "text")["b"]] == [[3.0], [5.0]]
     content = latents["text"].content
     assert content[0] == content[2] != content[1]
