@@ -7,22 +7,17 @@ they differ by no more than 1e-12 of the largest possible score.  So results dep
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import TypeVar
-
 import torch
 from torch import Tensor
 
 from fusemix.retrieval.sources import Blocks, Embeddings
 
-TILE = 768
+TILE = 1280
 TILES_OF_A_BLOCK = 16
+GROUP = 64
+"""Neighbouring scores of a row, or of a column, that are looked at only if the highest of them matters."""
 TIE = 1e-12
 PAIRS_AT_ONCE = 256
-
-Result = TypeVar("Result")
 
 
 class Comparison:
@@ -37,9 +32,13 @@ class Comparison:
 
     def __init__(self, queries: Embeddings, gallery: Embeddings, positives: Tensor) -> None:
         self.tile = TILE
+        # Of the square memory for a tile's scores, which are grouped both ways.
+        self.side = -(-TILE // GROUP) * GROUP
         block = TILE * TILES_OF_A_BLOCK
         self.queries, self.gallery = Blocks("query", queries, block), Blocks("gallery", gallery, block)
         self._check(positives)
+        # The side that has more rows will have more groups looked at: its rows are those of a tile's memory.
+        self.turned = self.gallery.rows > self.queries.rows
         largest = self.queries.largest_norm * self.gallery.largest_norm
         # No float32 sum of d products errs by more than d units of rounding, whatever its order.  The rest is what
         # float32 thresholds lose.
@@ -66,15 +65,6 @@ class Comparison:
         if len(torch.unique(positives[:, 0] * gallery + positives[:, 1])) != len(positives):
             raise ValueError("a pair appears twice among the positives")
 
-    @property
-    def workers(self) -> int:
-        """How many threads count: each works alone on its tiles.
-
-        Threads that share each of a tile's dozen small operations would wait for each other as long as they work,
-        and a tile of a thread's own stays in its core's cache.
-        """
-        return torch.get_num_threads() if self.queries.device.type == "cpu" else 1
-
     def exact(self, rows: Tensor, columns: Tensor) -> Tensor:
         """Return the float64 scores of any pairs, (n,)."""
         size = self.queries.size
@@ -82,22 +72,19 @@ class Comparison:
         pair_of_blocks = columns // size * len(self.queries) + rows // size
         for pair in pair_of_blocks.unique().tolist():
             g, q = divmod(pair, len(self.queries))
-            score = partial(exact_scores, self.queries.block(q), self.gallery.block(g))
             here = (pair_of_blocks == pair).nonzero()[:, 0]
-            parts = here.chunk(min(self.workers, -(-len(here) // PAIRS_AT_ONCE)))
-            found = [partial(score, rows[part] - q * size, columns[part] - g * size) for part in parts]
-            scores[here] = torch.cat(each_alone(found))
+            of_blocks = rows[here] - q * size, columns[here] - g * size
+            scores[here] = exact_scores(self.queries.block(q), self.gallery.block(g), *of_blocks)
         return scores
 
     def positives_of(self, i: int, columns: range) -> tuple[Tensor, ...]:
-        """Return the positives in each tile of a strip, (p,) positions in the tile, counted row by row."""
+        """Return the positives in each tile of a strip, (p,) positions in the memory for its scores."""
         keys = torch.arange(columns.start, columns.stop + 1) | (i << 32)
         bounds = torch.searchsorted(self._tile_of_positive, keys)
         pairs = self.positives[int(bounds[0]) : int(bounds[-1])]
-        row, column, tile = pairs[:, 0] - i * self.tile, pairs[:, 1] % self.tile, pairs[:, 1] // self.tile
-        # The gallery's last tile may be narrower.
-        width = (self.gallery.rows - tile * self.tile).clamp(max=self.tile)
-        of_tiles: tuple[Tensor, ...] = (row * width + column).split(bounds.diff().tolist())
+        row, column = pairs[:, 0] - i * self.tile, pairs[:, 1] % self.tile
+        places = column * self.side + row if self.turned else row * self.side + column
+        of_tiles: tuple[Tensor, ...] = places.split(bounds.diff().tolist())
         return of_tiles
 
 
@@ -116,15 +103,3 @@ def exact_scores(queries: Tensor, gallery: Tensor, rows: Tensor, columns: Tensor
         right[some] = torch.index_select(gallery, 0, c, out=single[some])
         torch.sum(left[some].mul_(right[some]), dim=1, out=score)
     return scores
-
-
-def each_alone(tasks: Sequence[Callable[[], Result]]) -> list[Result]:
-    """Return what each task returns, each in a thread of its own on one core."""
-    if len(tasks) == 1:
-        return [tasks[0]()]
-    threads = torch.get_num_threads()
-    try:
-        with ThreadPoolExecutor(len(tasks), initializer=torch.set_num_threads, initargs=(1,)) as pool:
-            return [done.result() for done in [pool.submit(task) for task in tasks]]
-    finally:
-        torch.set_num_threads(threads)

@@ -1,23 +1,30 @@
 """How many answers of a row score above a positive, and how many as much.
 
 Counting needs no sorting and no score matrix: each tile of scores is compared with a threshold per row, and the
-comparisons are summed by a matrix-vector product.  A row may have several thresholds, one for each of its positives;
-it is then counted once for each.
+comparisons are summed by a matrix-vector product.  In a good space few scores come near the positive's of their row,
+so a tile is first asked for the groups of scores whose highest does.  A row may have several thresholds, one for each
+of its positives; it is then counted once for each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor
 
-from fusemix.retrieval.comparison import Comparison
-from fusemix.retrieval.tiles import Exact, Tile
+from fusemix.retrieval.comparison import GROUP, Comparison
+from fusemix.retrieval.tiles import SPARSE, Exact, Tile
 
-SPARSE = 32
+GROUPS_AT_ONCE = 8192
+"""So many groups that were picked from tiles are compared together: few enough to be in the cache."""
+
+SCORES_LEFT_OPEN = 1 << 20
+"""So many scores wait for float64 at most, a limit on the memory that they take."""
+
+_Left = tuple[Tensor, Tensor, Tensor]
+"""What is left to do: thresholds (n,), the first answer of each row of scores (n,), and these (n, w)."""
 
 
 class Thresholds:
@@ -46,20 +53,18 @@ class _Piece:
     Attributes:
         places: (n,) which thresholds these are.
         rows: (n,) the row of each within the tile; None where each row has one.
-        better: (n,) view of the tally's.
         above: (n,) upper end of each band.
         below: (n,) lower end.
     """
 
     places: Tensor
     rows: Tensor | None
-    better: Tensor
     above: Tensor
     below: Tensor
 
 
 class Tally:
-    """Counts of one direction over the tiles of one worker.
+    """Counts of one direction.
 
     Attributes:
         better: (V,) answers that score higher than each threshold.
@@ -71,7 +76,10 @@ class Tally:
         # Counts in float32 would stop at 2**24.
         self.better, self.tied = (torch.zeros_like(thresholds.scores) for _ in range(2))
         self._pieces = [self._split(i, *bounds) for i, bounds in enumerate(pairwise(thresholds.bounds))]
-        self._open: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._ones = torch.ones(max(thresholds.tile, GROUP), device=thresholds.own.device)
+        self._held: list[_Left] = []
+        self._groups_held = 0
+        self._open: list[_Left] = []
 
     def _split(self, i: int, begin: int, end: int) -> list[_Piece]:
         of = self._thresholds
@@ -82,62 +90,80 @@ class Tally:
             part = slice(start, min(start + of.tile, end))
             places = torch.arange(part.start, part.stop, device=of.own.device)
             rows = None if one_each else of.own[part] - i * of.tile
-            pieces.append(_Piece(places, rows, self.better[part], of.above[part], of.below[part]))
+            pieces.append(_Piece(places, rows, of.above[part], of.below[part]))
         return pieces
 
     def count(self, tile: Tile) -> None:
-        """Count a tile; entries in the band wait to be settled, or are settled at once where they are many."""
+        """Count a tile, or hold its groups until they are worth it; what float32 cannot decide waits for `settle`."""
         for piece in self._pieces[tile.own]:
             highest = tile.highest if piece.rows is None else tile.highest[piece.rows]
-            # In a good space few rows have a score in the tile that comes near their positive's.
-            hot = (highest > piece.below).nonzero()[:, 0]
-            if 2 * len(hot) > len(highest):
-                self._compare(tile, piece, slice(None), piece.rows)
+            hot = (highest > piece.below[:, None]).nonzero()
+            if 2 * len(hot) > highest.numel():
+                self._count_all(tile, piece)
             elif len(hot):
-                self._compare(tile, piece, hot, hot if piece.rows is None else piece.rows[hot])
+                which, groups = hot.unbind(dim=1)
+                scores = tile.of_groups(which if piece.rows is None else piece.rows[which], groups)
+                first = groups * GROUP + tile.other * self._thresholds.tile
+                self._held.append((piece.places.index_select(0, which), first, scores))
+                self._groups_held += len(hot)
+                if self._groups_held > GROUPS_AT_ONCE:
+                    self._compare_held(tile.exact)
 
-    def _compare(self, tile: Tile, piece: _Piece, some: Tensor | slice, rows: Tensor | None) -> None:
-        """Compare with some of a piece's thresholds; `rows` are theirs, None for all of the tile's."""
-        scores = tile.scores if rows is None else tile.scores_of(rows)
-        mask = tile.mask_for(scores)
-        above, below = piece.above[some, None], piece.below[some, None]
-        sure = torch.mv(torch.gt(scores, above, out=mask), tile.ones)
-        piece.better[some] += sure
-        near = sure.addmv_(torch.gt(scores, below, out=mask), tile.ones, alpha=-1).nonzero()[:, 0]
-        if len(near) == 0:
-            return
-        if -int(sure.sum()) <= tile.scores.numel() // SPARSE:
+    def _count_all(self, tile: Tile, piece: _Piece) -> None:
+        scores = tile.scores if piece.rows is None else tile.scores_of(piece.rows)
+        entries, near = self._compare(piece.places, scores, tile.mask_for(scores))
+        if entries <= scores.numel() // SPARSE:
             first = torch.full_like(near, tile.other * self._thresholds.tile)
-            self._open.append((piece.places[some][near], first, scores[near]))
-        else:
-            # Many near-ties, as a collapsed space has: one float64 GEMM decides them all.
-            exact = tile.exact()
-            in_band = (scores > below) & (scores <= above)
-            self._settle_all(piece.places[some], exact if rows is None else exact[rows], in_band)
+            self._leave((piece.places[near], first, scores[near]), tile.exact)
+            return
+        # Many near-ties, as a collapsed space has: one float64 GEMM decides them all.
+        exact = tile.all_exact() if piece.rows is None else tile.all_exact()[piece.rows]
+        difference = exact.sub_(self._thresholds.scores[piece.places, None])
+        in_band = (scores > piece.below[:, None]) & (scores <= piece.above[:, None])
+        self.better[piece.places] += ((difference > self._thresholds.tie) & in_band).sum(dim=1)
+        self.tied[piece.places] += ((difference.abs_() <= self._thresholds.tie) & in_band).sum(dim=1)
 
-    def _settle_all(self, places: Tensor, exact: Tensor, in_band: Tensor) -> None:
-        difference = exact - self._thresholds.scores[places, None]
-        self.better[places] += ((difference > self._thresholds.tie) & in_band).sum(dim=1)
-        self.tied[places] += ((difference.abs() <= self._thresholds.tie) & in_band).sum(dim=1)
+    def _compare_held(self, exact: Exact) -> None:
+        if not self._held:
+            return
+        places, first, scores = (torch.cat(column) for column in zip(*self._held, strict=True))
+        self._held, self._groups_held = [], 0
+        _, near = self._compare(places, scores, torch.empty_like(scores))
+        self._leave((places[near], first[near], scores[near]), exact)
+
+    def _leave(self, left: _Left, exact: Exact) -> None:
+        if left[2].numel():
+            self._open.append(left)
+            if sum(scores.numel() for _, _, scores in self._open) > SCORES_LEFT_OPEN:
+                self._decide(exact)
+
+    def _compare(self, places: Tensor, scores: Tensor, mask: Tensor) -> tuple[int, Tensor]:
+        """Compare scores (n, w) with n thresholds; return how many are in their bands, and in which of the rows."""
+        of, ones = self._thresholds, self._ones[: scores.shape[1]]
+        above, below = of.above.index_select(0, places)[:, None], of.below.index_select(0, places)[:, None]
+        sure = torch.mv(torch.gt(scores, above, out=mask), ones)
+        self.better.index_add_(0, places, sure.double())
+        in_band = sure.addmv_(torch.gt(scores, below, out=mask), ones, beta=-1)
+        near = in_band.nonzero()[:, 0]
+        return int(in_band.sum()) if len(near) else 0, near
 
     def settle(self, exact: Exact) -> None:
         """Decide the entries in the bands of the tiles counted so far by their float64 scores."""
+        self._compare_held(exact)
+        self._decide(exact)
+
+    def _decide(self, exact: Exact) -> None:
         of = self._thresholds
-        for width in {near.shape[1] for _, _, near in self._open}:
-            tiles = [tile for tile in self._open if tile[2].shape[1] == width]
-            places, starts, near = (torch.cat(column) for column in zip(*tiles, strict=True))
-            in_band = (near > of.below[places, None]) & (near <= of.above[places, None])
-            entries = in_band.nonzero()
-            chosen, other = places[entries[:, 0]], starts[entries[:, 0]] + entries[:, 1]
+        for width in {scores.shape[1] for _, _, scores in self._open}:
+            alike = [left for left in self._open if left[2].shape[1] == width]
+            places, first, scores = (torch.cat(column) for column in zip(*alike, strict=True))
+            entries = ((scores > of.below[places, None]) & (scores <= of.above[places, None])).nonzero()
+            chosen, other = places[entries[:, 0]], first[entries[:, 0]] + entries[:, 1]
             difference = exact(of.own[chosen], other) - of.scores[chosen]
             self.better.index_add_(0, chosen, (difference > of.tie).double())
             self.tied.index_add_(0, chosen, (difference.abs() <= of.tie).double())
         self._open = []
 
-
-def totals(tallies: Sequence[Tally]) -> tuple[Tensor, Tensor]:
-    """Return what all workers counted, better and tied, (V,) int64."""
-    better, tied = (
-        torch.stack([getattr(tally, name) for tally in tallies]).sum(dim=0) for name in ("better", "tied")
-    )
-    return better.long(), tied.long()
+    def totals(self) -> tuple[Tensor, Tensor]:
+        """Return better and tied, (V,) int64."""
+        return self.better.long(), self.tied.long()

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from fusemix.retrieval.comparison import Comparison
-from fusemix.retrieval.counting import Tally, Thresholds, totals
+from fusemix.retrieval.counting import Tally, Thresholds
 from fusemix.retrieval.ordering import first_of_run, in_order
 from fusemix.retrieval.ranks import Ranks
 from fusemix.retrieval.shortlist import Shortlist
@@ -79,13 +79,9 @@ def rankings(queries: Embeddings, gallery: Embeddings, positives: Tensor, k: int
         raise ValueError(f"asked for the best {k}: ask for at least 1")
     comparison = Comparison(queries, gallery, positives)
     sides = [_Side(comparison, 0, k), _Side(comparison, 1, k)]
-    tallies = [[Tally(side.thresholds) for side in sides] for _ in range(comparison.workers)]
-    stream(
-        comparison,
-        [([rows, sides[0].shortlist], [columns, sides[1].shortlist]) for rows, columns in tallies],
-    )
-    forward, backward = (side.result(*totals(of)) for side, of in zip(sides, zip(*tallies, strict=True), strict=True))
-    return forward, backward
+    rows, columns = (Tally(side.thresholds) for side in sides)
+    stream(comparison, [rows, sides[0].shortlist], [columns, sides[1].shortlist])
+    return sides[0].result(*rows.totals()), sides[1].result(*columns.totals())
 
 
 class _Side:

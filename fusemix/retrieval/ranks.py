@@ -5,14 +5,13 @@ The rank of a query's best positive follows from two counts: how many wrong answ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from fusemix.retrieval.comparison import Comparison
-from fusemix.retrieval.counting import Tally, Thresholds, totals
+from fusemix.retrieval.counting import Tally, Thresholds
 from fusemix.retrieval.sources import Embeddings
 from fusemix.retrieval.tiles import stream
 
@@ -49,10 +48,9 @@ def ranks(queries: Embeddings, gallery: Embeddings, positives: Tensor) -> tuple[
     """
     comparison = Comparison(queries, gallery, positives)
     sides = [_best(comparison, 0, comparison.queries.rows), _best(comparison, 1, comparison.gallery.rows)]
-    tallies = [[Tally(side) for side in sides] for _ in range(comparison.workers)]
-    stream(comparison, [([rows], [columns]) for rows, columns in tallies])
-    forward, backward = (_result(side, of) for side, of in zip(sides, zip(*tallies, strict=True), strict=True))
-    return forward, backward
+    rows, columns = (Tally(side) for side in sides)
+    stream(comparison, [rows], [columns])
+    return _result(sides[0], rows), _result(sides[1], columns)
 
 
 def _best(comparison: Comparison, side: int, rows: int) -> Thresholds:
@@ -62,7 +60,7 @@ def _best(comparison: Comparison, side: int, rows: int) -> Thresholds:
     return Thresholds(torch.arange(rows, device=best.device), best, rows, comparison)
 
 
-def _result(thresholds: Thresholds, tallies: Sequence[Tally]) -> Ranks:
+def _result(thresholds: Thresholds, tally: Tally) -> Ranks:
     chosen = torch.isfinite(thresholds.scores).nonzero()[:, 0]
-    better, tied = totals(tallies)
+    better, tied = tally.totals()
     return Ranks(chosen.cpu(), better[chosen].cpu(), tied[chosen].cpu())

@@ -1,22 +1,21 @@
 """A few more answers of each row than are wanted, those of the highest float32 scores.
 
-Almost every score of a tile is below what its row already has.  So a tile is first asked for the rows whose largest
-score is above their lowest listed one; the few entries above it wait until there are enough of them to be worth a
-sort.
+Almost every score of a tile is below what its row already has.  So a tile is first asked for the groups of scores
+whose highest is above the lowest that its row has listed; the few entries above it wait until there are enough of
+them to be worth a sort.
 """
 
 from __future__ import annotations
 
-from threading import Lock
-
 import torch
 from torch import Tensor
 
+from fusemix.retrieval.comparison import GROUP
 from fusemix.retrieval.tiles import Exact, Tile
 
 
 class Shortlist:
-    """The highest scores of each row of one direction; all workers share one.
+    """The highest scores of each row of one direction.
 
     Attributes:
         scores: (rows, width) float32, highest first, minus infinity where there is no answer.
@@ -49,26 +48,27 @@ class _Part:
 
     def __init__(self, tile: int, scores: Tensor, answers: Tensor, floor: Tensor) -> None:
         self._tile, self._scores, self._answers, self._floor = tile, scores, answers, floor
-        self._lock, self._empty = Lock(), True
+        self._empty = True
         self._waiting: list[tuple[Tensor, Tensor, Tensor]] = []
         self._count = 0
 
     def add(self, tile: Tile) -> None:
-        with self._lock:
-            if self._empty:
-                # All entries are above nothing: sorting out the highest is quicker than listing all.
-                scores, answers = tile.scores.topk(min(self._scores.shape[1], tile.scores.shape[1]), dim=1)
-                self._keep(scores, answers + tile.other * self._tile)
-                return
-            hot = (tile.highest > self._floor).nonzero()[:, 0]
-            if len(hot) == 0:
-                return
-            near = tile.scores_of(hot)
-            rows, columns = (near > self._floor[hot, None]).nonzero(as_tuple=True)
-            self._waiting.append((hot[rows], columns + tile.other * self._tile, near[rows, columns]))
-            self._count += len(rows)
-            if self._count >= self._scores.numel():
-                self.merge()
+        if self._empty:
+            # All entries are above nothing: sorting out the highest is quicker than listing all.
+            scores, answers = tile.scores.topk(min(self._scores.shape[1], tile.scores.shape[1]), dim=1)
+            self._keep(scores, answers + tile.other * self._tile)
+            return
+        hot = (tile.highest > self._floor[:, None]).nonzero()
+        if len(hot) == 0:
+            return
+        own, groups = hot.unbind(dim=1)
+        near = tile.of_groups(own, groups)
+        rows, columns = (near > self._floor[own, None]).nonzero(as_tuple=True)
+        first = tile.other * self._tile + groups * GROUP
+        self._waiting.append((own[rows], first[rows] + columns, near[rows, columns]))
+        self._count += len(rows)
+        if self._count >= self._scores.numel():
+            self.merge()
 
     def merge(self) -> None:
         """Keep the highest of what is listed and what waits."""

@@ -28,9 +28,7 @@ class EmbeddingSource(Protocol):
     def rows(self, start: int, stop: int) -> Tensor:
         """Return rows `start` to `stop`, (stop - start, d).
 
-        Rows are asked for several times, always in the same blocks, and have the same numbers each time.  One thread
-        asks at a time, not always the same one, with torch on one core: a GEMM shared by several may differ in its
-        last bits.
+        Rows are asked for several times, always in the same blocks, and have the same numbers each time.
         """
         ...
 
@@ -38,25 +36,9 @@ class EmbeddingSource(Protocol):
 Embeddings = Tensor | EmbeddingSource
 
 
-class _OnOneCore:
-    def __init__(self, source: EmbeddingSource) -> None:
-        self._source = source
-
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def rows(self, start: int, stop: int) -> Tensor:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            return self._source.rows(start, stop).detach()
-        finally:
-            torch.set_num_threads(threads)
-
-
 class _InMemory:
     def __init__(self, embeddings: Tensor) -> None:
-        self._embeddings = embeddings.detach()
+        self._embeddings = embeddings
 
     def __len__(self) -> int:
         return len(self._embeddings)
@@ -82,7 +64,7 @@ class Blocks:
 
     def __init__(self, name: str, embeddings: Embeddings, size: int) -> None:
         self._name = name
-        self._source = _InMemory(embeddings) if isinstance(embeddings, Tensor) else _OnOneCore(embeddings)
+        self._source = _InMemory(embeddings) if isinstance(embeddings, Tensor) else embeddings
         self._held: tuple[int, Tensor] | None = None
         self.rows, self.size = len(self._source), size
         self.exponent = 0
@@ -111,7 +93,7 @@ class Blocks:
     def _read(self, number: int) -> Tensor:
         start = number * self.size
         stop = min(start + self.size, self.rows)
-        rows = self._source.rows(start, stop)
+        rows = self._source.rows(start, stop).detach()
         if rows.ndim != 2 or len(rows) != stop - start:
             raise ValueError(
                 f"{self._name} embeddings {start} to {stop} must be ({stop - start}, d), not {tuple(rows.shape)}"

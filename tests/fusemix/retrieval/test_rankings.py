@@ -12,7 +12,7 @@ from torch import Tensor
 from fusemix.errors import FusemixError
 from fusemix.retrieval import Ranking, rankings, ranks
 
-from .embeddings import Read, clustered, diagonal, normal, random_pairs, set_tile, unit
+from .embeddings import Read, clustered, diagonal, near_copies, normal, random_pairs, set_group, set_tile, unit
 
 Answers = list[list[int]]
 Places = list[tuple[int, int, int, int, int, int]]
@@ -103,7 +103,7 @@ def _threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("tile", [7, 768])
+@pytest.mark.parametrize("tile", [7, 1280])
 @pytest.mark.parametrize(
     ("queries", "gallery", "dim", "k"), [(1, 1, 1, 1), (9, 1, 3, 4), (7, 19, 2, 3), (33, 60, 40, 10)]
 )
@@ -127,7 +127,7 @@ def test_the_shortlist_is_enough_for_ordinary_embeddings(monkeypatch: pytest.Mon
     rankings(unit(0, 100, 24), unit(1, 300, 24), random_pairs(2, 100, 300, 0.01), 5)
 
 
-@pytest.mark.parametrize("tile", [8, 768])
+@pytest.mark.parametrize("tile", [8, 1280])
 @pytest.mark.parametrize("k", [1, 4, 80])
 def test_copies_and_near_ties(tile: int, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
     set_tile(monkeypatch, tile)
@@ -181,12 +181,23 @@ def test_scores_are_those_of_the_embeddings_as_given() -> None:
     torch.testing.assert_close(backward.top.scores, expected.values, rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize(("queries", "gallery"), [(60, 190), (190, 60)])
+@pytest.mark.parametrize("dense", [False, True])
+def test_groups_of_scores_that_do_not_matter_are_left_out(
+    dense: bool, queries: int, gallery: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_tile(monkeypatch, 40)
+    set_group(monkeypatch, 4)
+    few = unit(0, queries, 2), unit(1, gallery, 2), random_pairs(2, queries, gallery, 0.02)
+    assert_exact(*(few if dense else near_copies(queries, gallery)), 3)
+
+
 @pytest.mark.usefixtures("_threads")
 def test_rankings_depend_on_neither_tile_nor_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = unit(0, 120, 24), unit(1, 300, 24), random_pairs(2, 120, 300, 0.01)
     torch.set_num_threads(1)
     expected = rankings(*arguments, 5)
-    monkeypatch.setattr(sys.modules["fusemix.retrieval.tiles"], "TILES_OF_A_STRIP", 2)
+    monkeypatch.setattr(sys.modules["fusemix.retrieval.comparison"], "TILES_OF_A_BLOCK", 2)
     for tile, threads in ((16, 1), (16, 3), (50, 2)):
         set_tile(monkeypatch, tile)
         torch.set_num_threads(threads)
@@ -226,7 +237,6 @@ def test_a_side_that_is_read_is_ranked_as_one_in_memory(
     for source in (first, second):
         if isinstance(source, Read):
             assert max(stop - start for start, stop in source.asked) == 16
-            assert source.threads == {1}
     assert torch.get_num_threads() == threads
 
 

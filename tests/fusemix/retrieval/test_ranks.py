@@ -14,7 +14,7 @@ from torch import Tensor
 from fusemix.errors import FusemixError
 from fusemix.retrieval import Ranks, ranks
 
-from .embeddings import clustered, diagonal, normal, random_pairs, set_tile, unit
+from .embeddings import clustered, diagonal, near_copies, normal, random_pairs, set_group, set_tile, unit
 
 Placed = list[tuple[int, int, int]]
 """(query, better, tied) of each query that has a positive."""
@@ -54,7 +54,7 @@ def _threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("tile", [3, 16, 768])
+@pytest.mark.parametrize("tile", [3, 16, 1280])
 @pytest.mark.parametrize(
     ("queries", "gallery", "dim"),
     [(1, 1, 1), (1, 9, 3), (9, 1, 3), (7, 7, 1), (8, 13, 2), (16, 32, 17), (33, 20, 64), (50, 41, 512)],
@@ -66,7 +66,7 @@ def test_random_embeddings(queries: int, gallery: int, dim: int, tile: int, monk
         assert_exact(unit(seed, queries, dim), unit(seed + 100, gallery, dim), pairs)
 
 
-@pytest.mark.parametrize(("queries", "gallery"), [(1000, 800), (767, 1537), (769, 768)])
+@pytest.mark.parametrize(("queries", "gallery"), [(1000, 800), (1279, 1281), (1300, 700)])
 def test_more_rows_than_a_tile_of_the_real_size(queries: int, gallery: int) -> None:
     pairs = random_pairs(0, queries, gallery, 3 / gallery)
     assert_exact(unit(1, queries, 8), unit(2, gallery, 8), pairs)
@@ -91,7 +91,7 @@ def test_no_positive_at_all() -> None:
     assert [placed(side) for side in ranks(unit(0, 5, 3), unit(1, 4, 3), none)] == [[], []]
 
 
-@pytest.mark.parametrize("tile", [5, 16, 768])
+@pytest.mark.parametrize("tile", [5, 16, 1280])
 def test_exact_duplicates_tie_exactly(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
     set_tile(monkeypatch, tile)
     gallery = unit(0, 30, 384)
@@ -136,7 +136,7 @@ def test_norms_that_differ_by_orders_of_magnitude() -> None:
     assert_exact(queries, gallery, random_pairs(4, 30, 40, 0.1))
 
 
-@pytest.mark.parametrize("tile", [6, 768])
+@pytest.mark.parametrize("tile", [6, 1280])
 def test_float64_decides_what_float32_cannot_tell_apart(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
     set_tile(monkeypatch, tile)
     queries = unit(0, 12, 48)
@@ -159,7 +159,7 @@ def test_a_tie_is_a_difference_of_at_most_1e_minus_12_of_the_largest_score(
     assert placed(forward) == [(0, *expected)]
 
 
-@pytest.mark.parametrize("tile", [3, 32, 768])
+@pytest.mark.parametrize("tile", [3, 32, 1280])
 @pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.usefixtures("_threads")
 def test_ranks_depend_on_neither_tile_nor_threads(tile: int, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,12 +169,18 @@ def test_ranks_depend_on_neither_tile_nor_threads(tile: int, threads: int, monke
     assert torch.get_num_threads() == threads
 
 
-@pytest.mark.usefixtures("_threads")
-def test_threads_share_many_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
-    set_tile(monkeypatch, 3)
-    monkeypatch.setattr(sys.modules["fusemix.retrieval.tiles"], "TILES_OF_A_STRIP", 2)
-    torch.set_num_threads(3)
-    assert_exact(unit(0, 50, 24), unit(1, 80, 24), random_pairs(2, 50, 80, 0.1))
+@pytest.mark.parametrize("groups", [0, 5, 8192])
+@pytest.mark.parametrize("left_open", [0, 30, 1 << 20])
+@pytest.mark.parametrize(("queries", "gallery"), [(50, 180), (180, 50), (70, 70)])
+def test_when_scores_are_compared_changes_no_rank(
+    queries: int, gallery: int, left_open: int, groups: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_tile(monkeypatch, 40)
+    set_group(monkeypatch, 8)
+    monkeypatch.setattr(sys.modules["fusemix.retrieval.comparison"], "TILES_OF_A_BLOCK", 2)
+    monkeypatch.setattr(sys.modules["fusemix.retrieval.counting"], "GROUPS_AT_ONCE", groups)
+    monkeypatch.setattr(sys.modules["fusemix.retrieval.counting"], "SCORES_LEFT_OPEN", left_open)
+    assert_exact(*near_copies(queries, gallery))
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -190,7 +196,7 @@ def test_the_mode_of_the_caller_does_not_matter(threads: int) -> None:
         assert [placed(side) for side in other] == [placed(side) for side in plain]
 
 
-@pytest.mark.parametrize("tile", [8, 768])
+@pytest.mark.parametrize("tile", [8, 1280])
 def test_ranks_depend_on_no_order(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
     set_tile(monkeypatch, tile)
     queries, gallery, pairs = clustered()
