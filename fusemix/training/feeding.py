@@ -50,6 +50,7 @@ class _Loaded:
         items: (N,) positions, counted through all datasets.
         rows: modality -> (N,) rows in the dataset's latents, ABSENT where there is none.
         present: modality -> (N,) bool, where there is one.
+        everywhere: modality -> whether that is so for all.
         content: modality -> (N,) hashes, 0 where there is none.
     """
 
@@ -57,13 +58,15 @@ class _Loaded:
     items: Tensor
     rows: Mapping[str, Tensor]
     present: Mapping[str, Tensor]
+    everywhere: Mapping[str, bool]
     content: Mapping[str, Tensor]
 
     def patterns(self) -> Tensor:
         """Return (N,) int64, equal for items with the same modalities."""
         patterns = torch.zeros_like(self.items)
-        for mask in self.present.values():
-            patterns.mul_(2).add_(mask)
+        for name, mask in self.present.items():
+            if not self.everywhere[name]:
+                patterns.mul_(2).add_(mask)
         return patterns
 
 
@@ -198,11 +201,13 @@ class Feeder:
                     rows[name].append(torch.full_like(part.items, ABSENT))
                     content[name].append(torch.zeros_like(part.items))
         rows_of_all = {name: joined(parts) for name, parts in rows.items()}
+        present = {name: of_all != ABSENT for name, of_all in rows_of_all.items()}
         return _Loaded(
             joined([torch.full_like(part.items, number) for number, part in enumerate(drawn)]),
             joined([part.items + first for part, first in zip(drawn, self._first_item[:-1], strict=True)]),
             rows_of_all,
-            {name: of_all != ABSENT for name, of_all in rows_of_all.items()},
+            present,
+            {name: bool(mask.all()) for name, mask in present.items()},
             {name: joined(parts) for name, parts in content.items()},
         )
 
@@ -216,10 +221,10 @@ class Feeder:
     def _pieces(self, name: str, loaded: _Loaded, parents: Sequence[Tensor], readers: Executor) -> list[list[Piece]]:
         pieces: list[list[Piece]] = [[] for _ in parents]
         for number, table in enumerate(self._tables[name]):
-            mine = (loaded.dataset == number) & loaded.present[name]
+            everywhere = loaded.everywhere[name] and len(self._datasets) == 1
+            mine = loaded.present[name] if everywhere else (loaded.dataset == number) & loaded.present[name]
             if table is None or not mine.any():
                 continue
-            everywhere = bool(mine.all())
             values, places = table.values, table.find(loaded.rows[name] if everywhere else loaded.rows[name][mine])
             if not table.at_hand:
                 values, places = table.gather(places, readers, pinned=self._mover.device.type == "cuda")

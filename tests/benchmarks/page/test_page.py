@@ -21,7 +21,14 @@ def test_the_committed_page_is_what_the_committed_results_say() -> None:
 
 def test_every_recipe_that_runs_here_is_on_the_page() -> None:
     names = {path.stem for path in (HERE / "results").glob("*.json")}
-    assert {"comparison-emoji", "retrieval-emoji-spoken", "zero-shot-emoji-image-emoji-groups"} <= names
+    assert {
+        "bakeoff-emoji",
+        "comparison-emoji",
+        "retrieval-emoji-spoken",
+        "zero-shot-emoji-image-emoji-groups",
+    } <= names
+    assert "BAKEOFF.png" in (BENCHMARKS / "BAKEOFF.md").read_text()
+    assert (BENCHMARKS / "BAKEOFF.png").exists()
     assert "### The synthetic world" in committed_page()
 
 
