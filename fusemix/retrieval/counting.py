@@ -111,8 +111,9 @@ class Tally:
 
     def _count_all(self, tile: Tile, piece: _Piece) -> None:
         scores = tile.scores if piece.rows is None else tile.scores_of(piece.rows)
-        entries, near = self._compare(piece.places, scores, tile.mask_for(scores))
-        if entries <= scores.numel() // SPARSE:
+        in_bands = self._compare(piece.places, scores, tile.mask_for(scores))
+        if int(in_bands.sum()) <= scores.numel() // SPARSE:
+            near = in_bands.nonzero()[:, 0]
             first = torch.full_like(near, tile.other * self._thresholds.tile)
             self._leave((piece.places[near], first, scores[near]), tile.exact)
             return
@@ -128,7 +129,7 @@ class Tally:
             return
         places, first, scores = (torch.cat(column) for column in zip(*self._held, strict=True))
         self._held, self._groups_held = [], 0
-        _, near = self._compare(places, scores, torch.empty_like(scores))
+        near = self._compare(places, scores, torch.empty_like(scores)).nonzero()[:, 0]
         self._leave((places[near], first[near], scores[near]), exact)
 
     def _leave(self, left: _Left, exact: Exact) -> None:
@@ -137,15 +138,13 @@ class Tally:
             if sum(scores.numel() for _, _, scores in self._open) > SCORES_LEFT_OPEN:
                 self._decide(exact)
 
-    def _compare(self, places: Tensor, scores: Tensor, mask: Tensor) -> tuple[int, Tensor]:
-        """Compare scores (n, w) with n thresholds; return how many are in their bands, and in which of the rows."""
+    def _compare(self, places: Tensor, scores: Tensor, mask: Tensor) -> Tensor:
+        """Compare scores (n, w) with n thresholds, and return how many of each are in its band, (n,)."""
         of, ones = self._thresholds, self._ones[: scores.shape[1]]
         above, below = of.above.index_select(0, places)[:, None], of.below.index_select(0, places)[:, None]
         sure = torch.mv(torch.gt(scores, above, out=mask), ones)
         self.better.index_add_(0, places, sure.double())
-        in_band = sure.addmv_(torch.gt(scores, below, out=mask), ones, beta=-1)
-        near = in_band.nonzero()[:, 0]
-        return int(in_band.sum()) if len(near) else 0, near
+        return sure.addmv_(torch.gt(scores, below, out=mask), ones, beta=-1)
 
     def settle(self, exact: Exact) -> None:
         """Decide the entries in the bands of the tiles counted so far by their float64 scores."""
