@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from fusemix.benchmarks.bootstrap import Interval
 from fusemix.benchmarks.page.__main__ import BENCHMARKS, HERE, committed_page, main
 from fusemix.benchmarks.page.writing import page
+from fusemix.benchmarks.report import interval
 
 PUBLISHED = [
     {"system": "A", "task": "COCO 5K, R@1 %", "figures": "50.0", "source": "a paper", "standing": "paper"},
@@ -27,9 +29,24 @@ def test_every_recipe_that_runs_here_is_on_the_page() -> None:
         "retrieval-emoji-spoken",
         "zero-shot-emoji-image-emoji-groups",
     } <= names
-    assert "BAKEOFF.png" in (BENCHMARKS / "BAKEOFF.md").read_text()
-    assert (BENCHMARKS / "BAKEOFF.png").exists()
     assert "### The synthetic world" in committed_page()
+
+
+def test_the_page_of_the_bake_off_has_the_figures_of_the_committed_one() -> None:
+    told = (BENCHMARKS / "BAKEOFF.md").read_text()
+    assert "](BAKEOFF.png)" in told
+    assert (BENCHMARKS / "BAKEOFF.png").exists()
+    rows = [[cell.strip(" \\*") for cell in line.split("|")[1:-1]] for line in told.splitlines()]
+    record = json.loads((HERE / "results" / "bakeoff-emoji.json").read_text())
+    fractions = sorted({cell["fraction"] for cell in record["cells"]})
+    for direction in record["queries"]:
+        for method in record["methods"]:
+            of = {
+                cell["fraction"]: cell["metrics"][direction]["R@1"]
+                for cell in record["cells"]
+                if cell["method"] == method
+            }
+            assert [method, *(interval("R@1", Interval(**of[fraction])) for fraction in fractions)] in rows
 
 
 def test_every_table_has_as_many_cells_in_each_row() -> None:
