@@ -41,4 +41,4 @@ class GatedAdapter(ResidualAdapter):
 
     def block(self) -> nn.Module:
         """Return a fresh block."""
-        return GatedBottleneck(self.input_dim, self.expansion, self.dropout)
+        return GatedBottleneck(self.width, self.expansion, self.dropout)

@@ -38,4 +38,4 @@ class MLPAdapter(ResidualAdapter):
 
     def block(self) -> nn.Module:
         """Return a fresh block."""
-        return InvertedBottleneck(self.input_dim, self.expansion, self.dropout)
+        return InvertedBottleneck(self.width, self.expansion, self.dropout)

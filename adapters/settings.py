@@ -10,8 +10,8 @@ from fusemix.errors import FusemixError, nearest
 
 # What each kind has a use for; the rest must be left at its default.
 USED_BY = {
-    "mlp": ("depth", "expansion", "dropout", "noise"),
-    "gated": ("depth", "expansion", "dropout", "noise"),
+    "mlp": ("depth", "expansion", "dropout", "noise", "max_width"),
+    "gated": ("depth", "expansion", "dropout", "noise", "max_width"),
     "linear": ("noise",),
     "identity": (),
 }
@@ -27,11 +27,15 @@ class AdapterSettings:
     depth: int = 1
     """Number of residual blocks; 0 leaves a layer norm and a linear map."""
     expansion: int = 4
-    """Width of a block's hidden layer, in multiples of the latent's dimension."""
+    """Width of a block's hidden layer, in multiples of the block's own: the latent's dimension, unless max_width is
+    less."""
     dropout: float = 0.6
     """Dropout in the hidden layer of each block."""
     noise: float = 0.0
     """Standard deviation of the Gaussian noise that is added to the standardised latents while training."""
+    max_width: int | None = None
+    """Width of the blocks at most: longer latents, such as those of several encoders concatenated, are first taken to
+    so many dimensions by a linear map.  No limit if left out."""
 
     def __post_init__(self) -> None:
         if self.kind not in USED_BY:
@@ -41,6 +45,7 @@ class AdapterSettings:
             "expansion": (self.expansion >= 1, "at least 1"),
             "dropout": (0 <= self.dropout < 1, "in [0, 1)"),
             "noise": (0 <= self.noise < inf, "finite and at least 0"),
+            "max_width": (self.max_width is None or self.max_width >= 1, "at least 1"),
         }.items():
             if not valid:
                 raise FusemixError(f"adapter setting {name} is {getattr(self, name)}: it must be {bounds}")

@@ -2,7 +2,8 @@
 
 A product of (B, n) and (n, m) takes 2 B n m FLOPs.  A weight of an adapter is used in three of them: forward, for its
 own gradient, and for the gradient of its input.  Latents need no gradient, which spares only a matrix that lies
-directly on them, as the linear adapter's does; elsewhere a layer norm stands between, and it is trained.
+directly on them, as the linear adapter's does, and the map that narrows long latents; elsewhere a layer norm stands
+between, and it is trained.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 
 from fusemix.adapters.adapter import Adapter
 from fusemix.adapters.linear import LinearAdapter
+from fusemix.adapters.residual import ResidualAdapter
 from fusemix.joint_space import JointSpace
 from fusemix.objective import Objective
 from fusemix.training.settings import FuseSettings
@@ -67,8 +69,15 @@ def step_size(space: JointSpace, objective: Objective, settings: FuseSettings) -
 
 def _flops_of_an_item(adapter: Adapter, forward_passes: int) -> int:
     weights = sum(parameter.numel() for parameter in adapter.parameters() if parameter.ndim == 2)
-    gradients = 1 if isinstance(adapter, LinearAdapter) else 2
-    return 2 * weights * (forward_passes + gradients)
+    return 2 * (weights * (forward_passes + 2) - _weights_on_latents(adapter))
+
+
+def _weights_on_latents(adapter: Adapter) -> int:
+    """Return how many weights the matrix has that lies directly on the latents, if there is one."""
+    matrix = adapter.linear if isinstance(adapter, LinearAdapter) else None
+    if isinstance(adapter, ResidualAdapter):
+        matrix = adapter.narrow
+    return 0 if matrix is None else matrix.weight.numel()
 
 
 def _short(number: int, space: str = "") -> str:

@@ -8,7 +8,7 @@ dropout: a byte an entry from a GPU's fused kernel, a number an entry on a CPU.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fusemix.adapters.settings import AdapterSettings
 
@@ -54,10 +54,12 @@ def tape(shape: AdapterSettings, dim: int, joint_dim: int, *, size: int, fused_d
         return [Stage(0, 2 * FLOAT * dim, 0, 3 * FLOAT * dim)]
     if shape.kind == "linear":
         return [_linear(dim, joint_dim, size), _normalisation(joint_dim)]
-    mask = shape.expansion * dim * (1 if fused_dropout else size) if shape.dropout else 0
+    width = min(dim, shape.max_width or dim)
+    mask = shape.expansion * width * (1 if fused_dropout else size) if shape.dropout else 0
     make = _mlp_block if shape.kind == "mlp" else _gated_block
-    blocks = [make(dim, shape.expansion * dim, size, mask)] * shape.depth
-    return [*blocks, _norm_and_linear(dim, joint_dim, size, first=not blocks), _normalisation(joint_dim)]
+    before = [_narrowing(dim, width, size)] if width < dim else []
+    before += [make(width, shape.expansion * width, size, mask)] * shape.depth
+    return [*before, _norm_and_linear(width, joint_dim, size, first=not before), _normalisation(joint_dim)]
 
 
 def _mlp_block(dim: int, hidden: int, size: int, mask: int) -> Stage:
@@ -112,6 +114,13 @@ def _linear(dim: int, joint_dim: int, size: int) -> Stage:
         weights=dim * joint_dim,
         last_weights=dim * joint_dim,
     )
+
+
+def _narrowing(dim: int, width: int, size: int) -> Stage:
+    """W x + b, then in float32: kept is x, which needs no gradient."""
+    plain = _linear(dim, width, size)
+    forward = plain.forward + _half(FLOAT * width, size)
+    return replace(plain, forward=forward, weights=plain.weights + width, last_weights=plain.last_weights + width)
 
 
 def _normalisation(joint_dim: int) -> Stage:

@@ -77,6 +77,40 @@ def test_gated_equals_its_formula(depth: int) -> None:
     torch.testing.assert_close(adapter(latents), expected, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", [GatedAdapter, MLPAdapter])
+@pytest.mark.parametrize("depth", [0, 2])
+def test_blocks_are_no_wider_than_they_may_be(kind: type[GatedAdapter | MLPAdapter], depth: int) -> None:
+    narrowed = with_random_weights(kind(6, 5, depth=depth, expansion=2, max_width=4)).double().eval()
+    weights = dict(narrowed.state_dict())
+    blocks = kind(4, 5, depth=depth, expansion=2).double().eval()
+    blocks.load_state_dict(
+        {name: weights.get(name, own) for name, own in blocks.state_dict().items()}
+        | {"mean": torch.zeros(4), "inverse_std": torch.ones(4)}
+    )
+    latents = torch.randn(9, 6)
+    expected = blocks.project(linear(standardised(latents, narrowed), weights, "narrow"))
+    torch.testing.assert_close(narrowed(latents), expected, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("max_width", [6, 7, None])
+def test_latents_that_are_not_too_long_are_not_narrowed(max_width: int | None) -> None:
+    torch.manual_seed(0)
+    adapter = MLPAdapter(6, 5, max_width=max_width)
+    torch.manual_seed(0)
+    plain = MLPAdapter(6, 5)
+    assert adapter.state_dict().keys() == plain.state_dict().keys()
+    assert all(torch.equal(weights, plain.state_dict()[name]) for name, weights in adapter.state_dict().items())
+
+
+def test_what_narrows_latents_gives_the_blocks_float32_under_autocast() -> None:
+    adapter = MLPAdapter(6, 5, depth=1, max_width=4)
+    seen: list[torch.dtype] = []
+    adapter.blocks.register_forward_hook(lambda _module, inputs, _output: seen.append(inputs[0].dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        adapter(torch.randn(9, 6))
+    assert seen == [torch.float32]
+
+
 def test_linear_equals_its_formula() -> None:
     adapter = with_random_weights(LinearAdapter(6, 5)).double()
     latents = torch.randn(9, 6)

@@ -18,6 +18,7 @@ from fusemix.errors import FusemixError
         ("dropout", float("nan"), r"in \[0, 1\)"),
         ("noise", -0.1, "finite and at least 0"),
         ("noise", float("inf"), "finite and at least 0"),
+        ("max_width", 0, "at least 1"),
     ],
 )
 def test_settings_out_of_bounds_are_refused_by_name(name: str, value: float, bounds: str) -> None:
@@ -36,10 +37,12 @@ def test_an_unknown_kind_is_refused_with_the_nearest() -> None:
         ("linear", "depth", 0),
         ("linear", "expansion", 2),
         ("linear", "dropout", 0.0),
+        ("linear", "max_width", 8),
         ("identity", "depth", 2),
         ("identity", "expansion", 1),
         ("identity", "dropout", 0.1),
         ("identity", "noise", 0.1),
+        ("identity", "max_width", 8),
     ],
 )
 def test_a_setting_that_the_kind_has_no_use_for_is_refused(kind: str, name: str, value: float) -> None:
@@ -54,6 +57,7 @@ def test_a_setting_that_the_kind_has_no_use_for_is_refused(kind: str, name: str,
         AdapterSettings(),
         AdapterSettings(depth=2, expansion=3, dropout=0.1, noise=0.2),
         AdapterSettings(kind="gated", depth=3, expansion=1, dropout=0.0, noise=0.2),
+        AdapterSettings(max_width=4),
         AdapterSettings(kind="linear"),
         AdapterSettings(kind="linear", noise=0.2),
         AdapterSettings(kind="identity"),
@@ -63,7 +67,7 @@ def test_an_adapter_is_built_as_its_settings_say(settings: AdapterSettings) -> N
     config = settings.config(6, 6)
     adapter = build_adapter(config)
     assert adapter.config() == config
-    for name in config.keys() & {"depth", "expansion", "dropout", "noise"}:
+    for name in config.keys() & {"depth", "expansion", "dropout", "noise", "max_width"}:
         assert getattr(adapter, name) == getattr(settings, name)
 
 

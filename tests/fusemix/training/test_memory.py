@@ -78,6 +78,11 @@ CASES = {
     "noise, no mixup": (PAIR, settings(adapter=AdapterSettings(depth=1, noise=0.1), mixup="none")),
     "no block": (PAIR, settings(batch_size=1000, adapter=AdapterSettings(depth=0), mixup="shift")),
     "linear": (TRIANGLE, settings(batch_size=1100, adapter=AdapterSettings("linear"))),
+    "narrowed": (PAIR, settings(adapter=AdapterSettings(depth=1, expansion=2, max_width=70))),
+    "narrowed, bfloat16": (
+        PAIR,
+        settings(adapter=AdapterSettings("gated", depth=1, max_width=70), precision="bfloat16", micro_batch=200),
+    ),
     "weights alone": (PAIR, settings(batch_size=8, adapter=AdapterSettings(depth=3))),
     "latents alone": ({"image": 900, "text": 700}, settings(adapter=AdapterSettings("linear"), joint_dim=4)),
     "a locked tower": (

@@ -23,6 +23,8 @@ KINDS = {
     "shallow": AdapterSettings(depth=0),
     "gated": AdapterSettings(kind="gated", depth=2, expansion=3),
     "linear": AdapterSettings(kind="linear", noise=0.1),
+    "narrowed": AdapterSettings(depth=2, expansion=3, max_width=5),
+    "narrowed, shallow": AdapterSettings(depth=0, max_width=5),
 }
 ONE_EDGE = Objective((Edge("image", "text"),))
 

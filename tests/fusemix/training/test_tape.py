@@ -22,6 +22,9 @@ KINDS = {
     "gated": AdapterSettings("gated", depth=2, expansion=2),
     "gated without dropout": AdapterSettings("gated", depth=1, dropout=0.0),
     "linear": AdapterSettings("linear"),
+    "narrowed": AdapterSettings(depth=2, max_width=32),
+    "narrowed, gated": AdapterSettings("gated", depth=1, max_width=32),
+    "narrowed, of depth 0": AdapterSettings(depth=0, max_width=32),
 }
 
 
