@@ -14,13 +14,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fusemix.errors import needs_extra
+from fusemix.errors import FusemixError, needs_extra
 from fusemix.latents.provenance import EncoderSpec
 
 from ..catalogue import CATALOGUE
 from ..images import SquareImage
 from ..packaged import checked
 from .standardisation import IMAGENET_MEAN, IMAGENET_STD, PictureBatches, Standardisation
+
+SMALLEST_SIDE = 32
+"""A smaller picture leaves nothing of the final feature map, which has a position for each 32 x 32 pixels."""
 
 
 @dataclass(frozen=True)
@@ -57,20 +60,27 @@ class EfficientNetLite(PictureBatches):
     Args:
         device: where the network runs.
         name: `efficientnet-lite0`, `efficientnet-lite1` or `efficientnet-lite2`.
+        side: of the square that a picture is scaled to, in pixels; the one that the network was trained with if left
+            out.  A smaller one shows it more of the whole, a larger one more of the parts, so that latents of several
+            sides together tell more than each: list the encoder once for each.
 
     Raises:
-        FusemixError: where the packages are missing or the weights are not the expected ones.
+        FusemixError: where the packages are missing, the weights are not the expected ones, or a side is too small.
     """
 
-    def __init__(self, device: torch.device, *, name: str = "efficientnet-lite0") -> None:
+    def __init__(self, device: torch.device, *, name: str = "efficientnet-lite0", side: int | None = None) -> None:
         variant = VARIANTS[name]
+        side = variant.side if side is None else side
+        if side < SMALLEST_SIDE:
+            raise FusemixError(f"encoder {name!r}: side is {side}: it must be at least {SMALLEST_SIDE}")
         network = _network(name, variant)
         self._network = network.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)
         self._blocks = variant.blocks
         self._standardise = Standardisation(IMAGENET_MEAN, IMAGENET_STD, device)
-        self.preprocess = SquareImage(variant.side)
+        self.preprocess = SquareImage(side)
         # Depthwise convolutions on a CPU slow down once a batch leaves the cache.
-        self.batch_cost = 4 if device.type == "cpu" else 128
+        pictures = 4 if device.type == "cpu" else 128
+        self.batch_cost = max(1, round(pictures * (variant.side / side) ** 2))
         self.spec = EncoderSpec(
             name=name,
             modality="image",

@@ -19,6 +19,7 @@ from fusemix.extract.datasets import load_dataset
 from fusemix.extract.encoder import encode_prepared
 from fusemix.extract.encoders import efficientnet_lite
 from fusemix.extract.encoders.efficientnet_lite import EfficientNetLite
+from fusemix.extract.settings import EncoderChoice
 
 CPU = torch.device("cpu")
 NAMES = ["efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2"]
@@ -42,6 +43,12 @@ def pictures(encoder: EfficientNetLite) -> Pictures:
 @pytest.fixture(scope="module")
 def latents(encoder: EfficientNetLite, pictures: Pictures) -> Tensor:
     return encoder.encode(encoder.collate(pictures))
+
+
+def emoji_drawing() -> Path:
+    drawing = load_dataset("emoji").source("image", 0)
+    assert isinstance(drawing, Path)
+    return drawing
 
 
 def weights_path(name: str) -> Path:
@@ -106,6 +113,32 @@ def test_lite0_is_what_it_has_always_been() -> None:
         "shorter side 224 bicubic (Pillow), centre crop; SVG drawn to fit by resvg "
     )
     assert encoder.spec.preprocessing.endswith("; white background; ImageNet mean and std")
+
+
+def test_a_side_of_ones_own_is_what_the_network_sees() -> None:
+    encoder = create_encoder(EncoderChoice("efficientnet-lite0", {"side": 96}), CPU)
+    usual = create_encoder("efficientnet-lite0", CPU)
+    drawing = emoji_drawing()
+    prepared = encoder.preprocess(drawing)
+    assert prepared.shape == (96, 96, 3)
+    assert encoder.spec.dim == usual.spec.dim
+    assert encoder.spec.preprocessing == usual.spec.preprocessing.replace("side 224", "side 96")
+    assert not encoder.spec.is_same_encoder(usual.spec)
+    latents = encode_prepared(encoder, [prepared])
+    # The same network: at its own side it sees the same pixels alike.
+    torch.testing.assert_close(latents, encode_prepared(usual, [prepared]))
+    assert not torch.allclose(latents, encode_prepared(usual, [usual.preprocess(drawing)]), atol=0.1)
+
+
+def test_batches_hold_as_many_pixels_whatever_the_side() -> None:
+    costs = {side: EfficientNetLite(CPU, side=side).batch_cost for side in (112, 224, 448, 1000)}
+    assert costs == {112: 16, 224: 4, 448: 1, 1000: 1}
+
+
+def test_a_side_of_less_than_one_position_is_refused() -> None:
+    with pytest.raises(FusemixError, match="encoder 'efficientnet-lite0': side is 31: it must be at least 32"):
+        EfficientNetLite(CPU, side=31)
+    assert EfficientNetLite(CPU, side=32).spec.dim == 3584
 
 
 def test_the_registry_makes_each_by_its_name() -> None:
