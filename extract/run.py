@@ -69,7 +69,9 @@ class ExtractionRun:
         had_failed = self.status == FAILED
         todo = np.flatnonzero((self.status == TO_DO) | (had_failed & retry_failed))
         self.failed = 0 if retry_failed else int(had_failed.sum())
-        label = f"extract {self.modality} by {self.batcher.spec.name}"
+        # The file's name tells an encoder's settings apart, unless somebody chose another.
+        encoder, file = self.batcher.spec.name, self.path.stem
+        label = f"extract {self.modality} by {file if file.startswith(encoder) else encoder}"
         try:
             self._check_failures()
             with Progress(self.rows, label, "rows", self.rows - len(todo)) as progress:

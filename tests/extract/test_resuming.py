@@ -60,7 +60,7 @@ def stopped_at(row: int, dataset: Dataset, root: Path, **settings: object) -> No
 
 
 def test_settings_of_an_encoder_give_its_file_a_name_of_its_own(
-    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(registry, "_registered", {})
     register_encoder("shaded", f"{__name__}:Shaded")
@@ -70,6 +70,9 @@ def test_settings_of_an_encoder_give_its_file_a_name_of_its_own(
     assert plain.path.name == "shaded.h5"
     assert dark.path.name == f"{encoder_label(choice)}.h5"
     assert dark.path != plain.path
+    told = capsys.readouterr().err
+    for file in (plain, dark):
+        assert f"extract text by {file.path.stem}: {ROWS} of {ROWS} rows to do" in told
     assert LatentsFile(dark.path).spec.layer == "3"
     assert extract(dataset, "text", choice, root=tmp_path).encoded == 0
 
