@@ -79,6 +79,10 @@ CASES = {
     "no block": (PAIR, settings(batch_size=1000, adapter=AdapterSettings(depth=0), mixup="shift")),
     "linear": (TRIANGLE, settings(batch_size=1100, adapter=AdapterSettings("linear"))),
     "narrowed": (PAIR, settings(adapter=AdapterSettings(depth=1, expansion=2, max_width=70))),
+    "narrowed, no block": (
+        {"image": 96, "text": 96},
+        settings(batch_size=1000, adapter=AdapterSettings(depth=0, max_width=90), joint_dim=8),
+    ),
     "narrowed, bfloat16": (
         PAIR,
         settings(adapter=AdapterSettings("gated", depth=1, max_width=70), precision="bfloat16", micro_batch=200),
