@@ -31,6 +31,13 @@ ON_EMOJI = FuseSettings(
     validate_every=10,
     patience=6,
 )
+NARROWED = replace(
+    ON_EMOJI,
+    steps=200,
+    adapter=AdapterSettings(depth=1, expansion=1, dropout=0.8, noise=0.5, max_width=1024),
+    learning_rate=5e-4,
+    patience=8,
+)
 ON_SYNTHETIC = FuseSettings(
     steps=300,
     batch_size=2048,
@@ -132,6 +139,21 @@ STUDIES: tuple[Study, ...] = (
         seeds=3,
         fixed=f"{FIXED_ON_EMOJI}, blocks as wide as the latents",
         setting="adapter.depth",
+    ),
+    Study(
+        "sides",
+        "At how many sides should the encoder see a picture?",
+        (
+            Level("224", "pictures of 224 pixels"),
+            Level("128, 320", "pictures of 128 and 320 pixels", data=replace(EMOJI, sides=(128, 320))),
+            Level("128, 224, 320", "pictures of 128, 224 and 320 pixels", data=replace(EMOJI, sides=(128, 224, 320))),
+        ),
+        EMOJI,
+        NARROWED,
+        PICTURE_TEXT,
+        seeds=3,
+        fixed="200 steps of 512 pairs, the checkpoint chosen by validation MRR; latents of several sides are"
+        " concatenated; a linear map narrows the pictures' to 1,024 numbers before one block of that width",
     ),
     Study(
         "share",

@@ -9,12 +9,15 @@ import numpy as np
 import torch
 
 from fusemix.benchmarks.synthetic import SyntheticSettings, synthetic_latents
+from fusemix.extract.settings import EncoderChoice
 from fusemix.latents.paired import PairedLatents
 from fusemix.randomness import derive_seed
 from fusemix.recipe import load_recipe, recipe_path
 from fusemix.search import run_latents
 
 from .design import Data
+
+TRAINED_SIDE = 224
 
 
 def load_data(data: Data, root: Path) -> PairedLatents:
@@ -27,18 +30,23 @@ def load_data(data: Data, root: Path) -> PairedLatents:
     Raises:
         FusemixError: where they were not extracted yet.
     """
-    latents = load_source(data.source, root)
+    latents = load_source(data.source, root, data.sides)
     return latents if data.share == 1 else with_share(latents, data.share)
 
 
 @lru_cache(maxsize=8)
-def load_source(source: str | SyntheticSettings, root: Path) -> PairedLatents:
-    """Return all latents of a recipe or a world."""
+def load_source(source: str | SyntheticSettings, root: Path, sides: tuple[int, ...]) -> PairedLatents:
+    """Return all latents of a world, or of a recipe but for its pictures, which are seen at the given sides."""
     if not isinstance(source, str):
         return synthetic_latents(source)
     recipe = load_recipe(recipe_path(source))
     [dataset] = recipe.dataset_names
-    return run_latents(root, dataset, recipe.encoder_choices)
+    return run_latents(root, dataset, {**recipe.encoder_choices, "image": [_at_side(side) for side in sides]})
+
+
+def _at_side(side: int) -> EncoderChoice:
+    # The side that the network was trained with is its default, and its latents file is named accordingly.
+    return EncoderChoice("efficientnet-lite0", {} if side == TRAINED_SIDE else {"side": side})
 
 
 def with_share(latents: PairedLatents, share: float) -> PairedLatents:

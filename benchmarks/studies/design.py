@@ -27,6 +27,8 @@ class Data:
     """A packaged recipe, whose latents are taken, or a synthetic world."""
     share: float = 1.0
     """Share of the training items that is kept; validation and test items all are."""
+    sides: tuple[int, ...] = (224,)
+    """Of a recipe's pictures: the sides in pixels at which EfficientNet-Lite0 sees them, its latents concatenated."""
 
     @property
     def name(self) -> str:

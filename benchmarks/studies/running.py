@@ -20,7 +20,7 @@ from fusemix.training.settings import FuseSettings
 from fusemix.training.size import step_size
 from fusemix.training.space import fresh_space
 
-from .data import load_data, load_source
+from .data import load_data
 from .design import Job, Study, jobs_of, references_of
 from .measuring import Record, fitting, measure
 
@@ -99,7 +99,7 @@ def _decisive(job: Job, root: Path) -> dict[str, Any]:
     method = asdict(replace(job.method, seed=0)) if isinstance(job.method, FuseSettings) else job.method
     told: dict[str, Any] = {"data": asdict(job.data), "method": method, "edge": job.edge}
     if isinstance(job.data.source, str):
-        latents = load_source(job.data.source, root)
+        latents = load_data(replace(job.data, share=1.0), root)
         told["dataset"] = latents.dataset.fingerprint
         told["encoders"] = {name: of.spec and asdict(of.spec) for name, of in latents.modalities.items()}
     return told

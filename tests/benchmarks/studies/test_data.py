@@ -11,8 +11,13 @@ from fusemix.benchmarks.studies.data import load_data, with_share
 from fusemix.benchmarks.studies.design import Data
 from fusemix.benchmarks.synthetic import synthetic_latents
 from fusemix.errors import FusemixError
+from fusemix.extract.extraction import latents_path
+from fusemix.extract.registry import encoder_label
+from fusemix.extract.settings import EncoderChoice
+from fusemix.latents.file import LatentsFile
 from fusemix.latents.paired import PairedLatents
 from tests.benchmarks.small_world import small_world
+from tests.fusemix.synthetic import encoder
 
 from .small_study import WORLD
 
@@ -62,6 +67,22 @@ def positions(latents: PairedLatents, training: set[str]) -> torch.Tensor:
 def test_latents_that_were_not_extracted_are_missed(tmp_path: Path) -> None:
     with pytest.raises(FusemixError, match="fusemix extract"):
         load_data(Data("emoji"), tmp_path)
+
+
+def test_pictures_are_seen_at_the_sides_of_the_study_whatever_the_recipe_says(tmp_path: Path) -> None:
+    def write(modality: str, choice: EncoderChoice, dim: int, value: float) -> None:
+        path = latents_path(tmp_path, "emoji", modality, encoder_label(choice))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        LatentsFile.from_arrays(
+            path, ["a", "b"], np.full((2, dim), value), encoder(modality, dim), sources=["x", "y"]
+        )
+
+    write("text", EncoderChoice("minilm-l6-v2"), 2, 0)
+    write("image", EncoderChoice("efficientnet-lite0"), 2, 224)
+    write("image", EncoderChoice("efficientnet-lite0", {"side": 128}), 1, 128)
+    for sides, expected in (((224,), [224, 224]), ((128, 224), [128, 224, 224])):
+        latents = load_data(Data("emoji", sides=sides), tmp_path)
+        assert latents["image"].values[0].tolist() == expected
 
 
 def test_a_world_needs_no_files(tmp_path: Path) -> None:

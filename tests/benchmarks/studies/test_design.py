@@ -74,6 +74,6 @@ def test_a_quick_trial_keeps_the_factor(study: Study) -> None:
     fewer = [level.data or quick.data for level in quick.levels]
     for before, after in zip(data, fewer, strict=True):
         if isinstance(before.source, str):
-            assert after == Data(before.source, before.share * 0.3)
+            assert after == replace(before, share=before.share * 0.3)
         else:
             assert after == Data(replace(before.source, train=before.source.train // 20, val=200, test=300))
