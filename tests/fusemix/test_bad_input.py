@@ -17,10 +17,11 @@ import pytest
 import torch
 
 from fusemix.cli import main
-from tests.conftest import FusedEmoji
+from tests.conftest import ONE_SIDE, FusedEmoji
 
 IMAGES, TEXTS = "latents/emoji/image/efficientnet-lite0.h5", "latents/emoji/text/minilm-l6-v2.h5"
-SHORT = ("--fuse.steps", "2", "--fuse.validate_every", "1", "--fuse.batch_size", "64", "--fuse.adapter.depth", "0")
+SMALL = ("--fuse.steps", "2", "--fuse.validate_every", "1", "--fuse.batch_size", "64", "--fuse.adapter.depth", "0")
+SHORT = (*ONE_SIDE, *SMALL)
 
 
 class Refusal(Protocol):
@@ -168,7 +169,9 @@ def test_a_run_of_another_encoder_embeds_nothing(root: Path, refusal: Refusal) -
 
 
 def test_fewer_items_than_a_step_takes(fused_emoji: FusedEmoji, refusal: Refusal) -> None:
-    line = refusal("fuse", "emoji", "--root", fused_emoji.root, "--run", "large", "--fuse.batch_size", "671")
+    line = refusal(
+        "fuse", "emoji", "--root", fused_emoji.root, "--run", "large", *ONE_SIDE, "--fuse.batch_size", "671"
+    )
     assert "1340 items to train on, but a step takes 1342" in line
     assert "set fuse.batch_size to at most 670" in line
 
@@ -196,7 +199,7 @@ def test_fewer_items_than_a_step_takes(fused_emoji: FusedEmoji, refusal: Refusal
 def test_a_wrong_name_is_refused_before_any_work(
     fused_emoji: FusedEmoji, refusal: Refusal, options: list[str], message: str
 ) -> None:
-    assert message in refusal("fuse", "emoji", "--root", fused_emoji.root, "--run", "new", *options)
+    assert message in refusal("fuse", "emoji", "--root", fused_emoji.root, "--run", "new", *ONE_SIDE, *options)
     assert not (fused_emoji.root / "runs" / "new").exists()
 
 
@@ -241,7 +244,7 @@ def test_a_run_whose_weights_are_broken(root: Path, refusal: Refusal) -> None:
 
 
 def test_no_permission_to_write_latents(read_only_root: Path, refusal: Refusal) -> None:
-    line = refusal("extract", "emoji", "--root", read_only_root / "new")
+    line = refusal("extract", "emoji", "--root", read_only_root / "new", *ONE_SIDE)
     assert f"cannot write {read_only_root}/new/latents/emoji/image/efficientnet-lite0.h5" in line
     assert "with --root" in line
 
@@ -253,7 +256,7 @@ def test_no_permission_to_write_a_run(read_only_root: Path, refusal: Refusal) ->
 
 
 def test_no_space_left_for_latents(tiny_disk: Path, refusal: Refusal) -> None:
-    line = refusal("extract", "emoji", "--root", tiny_disk)
+    line = refusal("extract", "emoji", "--root", tiny_disk, *ONE_SIDE)
     assert "no room in " in line
     assert "choose another folder with --root" in line
     assert not [path for path in tiny_disk.rglob("*") if path.is_file()]
@@ -262,7 +265,7 @@ def test_no_space_left_for_latents(tiny_disk: Path, refusal: Refusal) -> None:
 @pytest.mark.parametrize("joint_dim", ["32", "512"])
 def test_no_space_left_for_a_run(fused_emoji: FusedEmoji, tiny_disk: Path, refusal: Refusal, joint_dim: str) -> None:
     (tiny_disk / "latents").symlink_to(fused_emoji.root / "latents")
-    options = [*SHORT, "--fuse.joint_dim", joint_dim]
+    options = [*SHORT, "--fuse.adapter.max_width", "null", "--fuse.joint_dim", joint_dim]
     line = refusal("fuse", "emoji", "--root", tiny_disk, *options, after_progress=True)
     # The narrow joint space still fits, its training state does not.
     part = "training_state.pt" if joint_dim == "32" else "joint_space/adapters.safetensors"
