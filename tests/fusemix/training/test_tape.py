@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -73,3 +74,10 @@ def test_the_weights_are_those_of_the_adapter(kind: str) -> None:
 def test_an_identity_adapter_keeps_nothing() -> None:
     [stage] = tape(AdapterSettings("identity"), DIM, DIM, size=4, fused_dropout=True)
     assert stage.kept == stage.weights == stage.backward == 0
+
+
+def test_only_what_is_narrowed_wants_a_gradient_of_the_first_layer_norm() -> None:
+    narrow, norm, _ = tape(AdapterSettings(depth=0, max_width=32), DIM, JOINT_DIM, size=4, fused_dropout=True)
+    plain, _ = tape(AdapterSettings(depth=0), 32, JOINT_DIM, size=4, fused_dropout=True)
+    assert norm == replace(plain, later=plain.later + 4 * 32)
+    assert narrow.last_weights == narrow.weights == DIM * 32 + 32
