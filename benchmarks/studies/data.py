@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from fusemix.benchmarks.synthetic import SyntheticSettings, synthetic_latents
+from fusemix.extract.encoders.efficientnet_lite import VARIANTS
 from fusemix.extract.settings import EncoderChoice
 from fusemix.latents.paired import PairedLatents
 from fusemix.randomness import derive_seed
@@ -16,8 +17,6 @@ from fusemix.recipe import load_recipe, recipe_path
 from fusemix.search import run_latents
 
 from .design import Data
-
-TRAINED_SIDE = 224
 
 
 def load_data(data: Data, root: Path) -> PairedLatents:
@@ -46,7 +45,7 @@ def load_source(source: str | SyntheticSettings, root: Path, sides: tuple[int, .
 
 def _at_side(side: int) -> EncoderChoice:
     # The side that the network was trained with is its default, and its latents file is named accordingly.
-    return EncoderChoice("efficientnet-lite0", {} if side == TRAINED_SIDE else {"side": side})
+    return EncoderChoice("efficientnet-lite0", {} if side == VARIANTS["efficientnet-lite0"].side else {"side": side})
 
 
 def with_share(latents: PairedLatents, share: float) -> PairedLatents:

@@ -20,8 +20,9 @@ figure is the mean over queries of what a query scored, averaged over the seeds 
 MRR is the mean reciprocal rank. The brackets are 95% intervals by bootstrap over items, and differences are paired, \
 by item and by seed; thin strokes in the pictures are the seeds. A level did better or worse only where the interval \
 of its difference leaves out 0 and every seed agrees. The intervals are not corrected for being many: of {count} \
-differences, about {chance} would leave out 0 by chance if none were real. Checkpoints and defaults are chosen on \
-validation alone, so its figures are slightly too good, alike for all levels. Nothing was chosen by the test split."""
+differences, about {chance} would leave out 0 by chance if none were real. Checkpoints, and \
+the defaults in the table above, are chosen on validation alone, so its figures are slightly too good, alike for all \
+levels; none of them by the test split."""
 WORLD = """In the synthetic world the factors behind the latents are known. Shared R² says how well a linear map \
 from the embeddings reads the factors that both encoders see, private R² how well those that only one sees, which \
 training should drop. Three references: raw latents, compared as they are; a ridge map from the latents of one \

@@ -20,8 +20,10 @@ from fusemix.cli import main
 from tests.conftest import ONE_SIDE, FusedEmoji
 
 IMAGES, TEXTS = "latents/emoji/image/efficientnet-lite0.h5", "latents/emoji/text/minilm-l6-v2.h5"
-SMALL = ("--fuse.steps", "2", "--fuse.validate_every", "1", "--fuse.batch_size", "64", "--fuse.adapter.depth", "0")
-SHORT = (*ONE_SIDE, *SMALL)
+SHORT = (
+    *ONE_SIDE,
+    *("--fuse.steps", "2", "--fuse.validate_every", "1", "--fuse.batch_size", "64", "--fuse.adapter.depth", "0"),
+)
 
 
 class Refusal(Protocol):
