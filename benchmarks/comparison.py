@@ -45,9 +45,14 @@ class MethodResult:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All methods on one split."""
+    """All methods on one split.
+
+    Attributes:
+        refit: whether each was at last trained anew, on the items of train and val together.
+    """
 
     methods: tuple[MethodResult, ...]
+    refit: bool
 
     def to_dict(self) -> dict[str, object]:
         """Return the comparison as JSON has it."""
@@ -70,7 +75,8 @@ def compare(
         latents: items with the splits `train`, `val` and the one to measure.
         a: one modality; ridge maps it to the other.
         b: the other.
-        fuse_settings: of FuseMix; its seed is replaced by each of the benchmark's.
+        fuse_settings: of FuseMix; its seed is replaced by each of the benchmark's, and where it is refitted, so is
+            ridge.
         settings: split, metrics, draws, seeds.
         runs: folder for the trained runs; finished ones are not trained again.
         device: where to train.
@@ -92,7 +98,7 @@ def compare(
     measured: Mapping[str, list[tuple[PerQuery, PerQuery]]] = {
         "fusemix": trained("fusemix", fuse_settings),
         "no-mixup": trained("no-mixup", replace(fuse_settings, mixup="none")),
-        BASELINE: once(ridge(latents, a, b)),
+        BASELINE: once(ridge(latents, a, b, refit=fuse_settings.refit)),
     }
     averaged = {name: _average(runs_of) for name, runs_of in measured.items()}
     names = (f"{a} to {b}", f"{b} to {a}")
@@ -112,7 +118,7 @@ def compare(
                 differences if name != BASELINE else {},
             )
         )
-    return Comparison(tuple(methods))
+    return Comparison(tuple(methods), fuse_settings.refit)
 
 
 def _average(seeds: list[tuple[PerQuery, PerQuery]]) -> tuple[PerQuery, PerQuery]:

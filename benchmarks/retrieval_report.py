@@ -11,6 +11,7 @@ from .retrieval_result import DirectionResult, RetrievalResult
 _HIT = "R@k is hit@k: whether any of a query's right answers is among the first k."
 _TRUE = "recall@k is true recall: the part of a query's right answers that is among the first k."
 _FLOOR = "MedR is the whole part of the median of mid-ranks, as this protocol has it."
+REFITTED = "Each method chose by validation, then learned anew from the items of train and val together."
 _SHORT = ("MRR", "MedR")
 
 
@@ -84,7 +85,11 @@ def comparison_report(comparison: Comparison) -> Report:
     return Report(
         [*head_of(some), f"fusemix and no-mixup: mean of seeds {seeds}; ridge has no seed"],
         [*tables, counts],
-        [CAVEAT, "Differences to ridge are paired by item; seeds: lowest to highest."],
+        [
+            CAVEAT,
+            "Differences to ridge are paired by item; seeds: lowest to highest.",
+            *([REFITTED] if comparison.refit else []),
+        ],
     )
 
 

@@ -62,6 +62,11 @@ class Recipe:
         names = [choice.name for choice in self.dataset_choices if choice.name]
         if twice := _repeated(names):
             raise FusemixError(f"dataset: two are called {twice!r}: give each a name of its own")
+        if self.benchmark.split in self.fuse.learned_splits:
+            raise FusemixError(
+                f"benchmark.split is {self.benchmark.split}: with fuse.refit the adapters learn from it; measure"
+                " another, or set fuse.refit to false"
+            )
         # A slip in an edge must not show only after hours of extraction.
         self.fuse.edges_between(self.encoders)
         for modality in self.fuse.adapters:

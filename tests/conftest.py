@@ -19,7 +19,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 COMMAND = Path(sys.executable).with_name("fusemix")
 # The pictures at one of the recipe's sides, which takes a third of the time.
 ONE_SIDE = ("--encoders.image", "efficientnet-lite0")
-SHORT_TRAINING = (*ONE_SIDE, "--fuse.steps", "20", "--fuse.warmup_steps", "5", "--fuse.adapter.depth", "0")
+SHORT_TRAINING = (
+    *ONE_SIDE,
+    *("--fuse.steps", "20", "--fuse.warmup_steps", "5", "--fuse.adapter.depth", "0", "--fuse.refit", "false"),
+)
 
 
 class RunCommand(Protocol):

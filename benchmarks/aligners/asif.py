@@ -43,7 +43,7 @@ def asif(
     Raises:
         FusemixError: where no training item has both modalities.
     """
-    sides = dict(zip((a, b), training_pairs(latents, a, b), strict=True))
+    sides = dict(zip((a, b), training_pairs(latents.split("train"), a, b), strict=True))
     count = len(sides[a].values)
     drawn = torch.randperm(count, generator=generator("anchors", count))[:most_anchors].sort().values
 
@@ -57,4 +57,4 @@ def asif(
         adapters = {name: adapter(side, neighbours, power) for name, side in sides.items()}
         return JointSpace(adapters, specs={name: latents[name].spec for name in (a, b)}).eval()
 
-    return best_of([partial(attempt, *pair) for pair in neighbours_and_powers], latents, a, b)
+    return best_of([partial(attempt, *pair) for pair in neighbours_and_powers], latents, a, b)[1]

@@ -43,7 +43,7 @@ def cca(latents: PairedLatents, a: str, b: str, penalties: Sequence[float] = PEN
     Raises:
         FusemixError: where no training item has both modalities.
     """
-    sides = dict(zip((a, b), training_pairs(latents, a, b), strict=True))
+    sides = dict(zip((a, b), training_pairs(latents.split("train"), a, b), strict=True))
     values = {name: side.standardised for name, side in sides.items()}
     axes = {name: principal_axes(rows) for name, rows in values.items()}
     across = (values[a] @ axes[a][1]).T @ (values[b] @ axes[b][1]) / len(values[a])
@@ -61,4 +61,4 @@ def cca(latents: PairedLatents, a: str, b: str, penalties: Sequence[float] = PEN
             latents, {name: linear_adapter(matrices[name], side.mean, side.std) for name, side in sides.items()}
         )
 
-    return best_of([partial(attempt, penalty) for penalty in penalties], latents, a, b)
+    return best_of([partial(attempt, penalty) for penalty in penalties], latents, a, b)[1]

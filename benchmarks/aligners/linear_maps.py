@@ -55,19 +55,24 @@ def linear_space(latents: PairedLatents, adapters: Mapping[str, LinearAdapter]) 
     return JointSpace(adapters, specs={name: latents[name].spec for name in adapters}).eval()
 
 
-def best_of(attempts: Sequence[Callable[[], JointSpace]], latents: PairedLatents, a: str, b: str) -> JointSpace:
+def best_of(
+    attempts: Sequence[Callable[[], JointSpace]], latents: PairedLatents, a: str, b: str
+) -> tuple[int, JointSpace]:
     """Return the joint space with the best mean reciprocal rank on the validation split, the first of equals.
 
     Where there is but one, nothing is measured.
+
+    Returns:
+        Which of the attempts gave it, and the joint space.
     """
     if len(attempts) == 1:
-        return attempts[0]()
+        return 0, attempts[0]()
     validation = Validation(latents.split("val"), [Edge(a, b)])
     best, highest = None, -1.0
-    for attempt in attempts:
+    for number, attempt in enumerate(attempts):
         space = attempt()
         mrr = validation(space)["mrr"]
         if best is None or mrr > highest:
-            best, highest = space, mrr
+            best, highest = (number, space), mrr
     assert best is not None, "an aligner has something to choose from"  # noqa: S101
     return best

@@ -20,7 +20,7 @@ class Side:
 
     Attributes:
         values: (P, D) float32 mean latent of each pair's item.
-        mean: (D,) float32 mean over all rows of the training split, those of items without a partner too.
+        mean: (D,) float32 mean over all rows of the items, those of items without a partner too.
         std: (D,) float32 standard deviation over the same rows.
     """
 
@@ -40,15 +40,14 @@ class Side:
         return ((self.values - self.mean) * adapter.inverse_std).double()
 
 
-def training_pairs(latents: PairedLatents, a: str, b: str) -> tuple[Side, Side]:
-    """Return both sides of the training items that have both modalities, in the order of the items.
+def training_pairs(train: PairedLatents, a: str, b: str) -> tuple[Side, Side]:
+    """Return both sides of those of the items to learn from that have both modalities, in their order.
 
     An item with several rows counts once, with their mean.
 
     Raises:
         FusemixError: where no training item has both.
     """
-    train = latents.split("train")
     both = (train[a].counts > 0) & (train[b].counts > 0)
     if not bool(both.any()):
         raise FusemixError(f"no item of the training split has both {a} and {b}: nothing to align")

@@ -36,7 +36,7 @@ def procrustes(latents: PairedLatents, a: str, b: str, shares: Sequence[float] =
     """
     with needs_extra("probes", "orthogonal Procrustes"):
         from scipy.linalg import orthogonal_procrustes
-    source, target = training_pairs(latents, a, b)
+    source, target = training_pairs(latents.split("train"), a, b)
     (_, of_a), (_, of_b) = principal_axes(source.centred), principal_axes(target.centred)
     most = min(of_a.shape[1], of_b.shape[1])
 
@@ -49,4 +49,4 @@ def procrustes(latents: PairedLatents, a: str, b: str, shares: Sequence[float] =
             latents, {a: linear_adapter(matrices[a], source.mean), b: linear_adapter(matrices[b], target.mean)}
         )
 
-    return best_of([partial(attempt, share) for share in shares], latents, a, b)
+    return best_of([partial(attempt, share) for share in shares], latents, a, b)[1]

@@ -82,7 +82,7 @@ def bakeoff(
         latents: items with the splits `train`, `val` and the one to measure.
         a: one modality; maps are from it, and it is the one that stays locked where one does.
         b: the other.
-        recipe: of what is trained.
+        recipe: of what is trained; nothing is refitted.
         settings: methods, fractions, seeds, budget of tuning.
         measured: split, k, bootstrap draws, and the seed that draws them.
         folder: where finished runs are kept, and found again; nowhere if left out.
@@ -92,6 +92,8 @@ def bakeoff(
         FusemixError: for a fraction that leaves too few pairs, a protocol that is not for the dataset, a broken file
             in the folder, or as a method.
     """
+    # Methods are chosen by validation alone, and all learn from the same items.
+    recipe = replace(recipe, refit=False)
     for fraction in settings.fractions:
         for seed in range(settings.seeds):
             check_fraction(latents, fraction, seed, a, b)

@@ -11,6 +11,7 @@ from typing import Any
 
 from fusemix.benchmarks.bootstrap import Interval
 from fusemix.benchmarks.report import CAVEAT, Table, difference, interval, label, piped
+from fusemix.benchmarks.retrieval_report import REFITTED
 from fusemix.benchmarks.studies.analysis import StudyResult
 from fusemix.benchmarks.studies.sentences import answer
 
@@ -77,6 +78,8 @@ def _comparison(record: Record) -> list[str]:
         f"{_measured_on(methods[0]['result'])} Means of the seeds {seeds}; ridge has no seed. The last column is the"
         " paired difference of R@1 to ridge.",
     ]
+    if record["refit"]:
+        parts.append(REFITTED)
     for index, direction in enumerate(methods[0]["result"]["directions"]):
         rows = [[direction["name"], *map(label, SHOWN), "R@1 % minus ridge"]]
         for method in methods:
@@ -99,7 +102,8 @@ def _retrieval(record: Record) -> list[str]:
         ]
         for direction in record["directions"]
     ]
-    return [f"### One run of {record['run']}", _measured_on(record), _table(rows)]
+    learned = f" Its adapters learned from {' and '.join(record['learned_from'])}."
+    return [f"### One run of {record['run']}", _measured_on(record) + learned, _table(rows)]
 
 
 def _bakeoff(record: Record) -> list[str]:
@@ -107,7 +111,8 @@ def _bakeoff(record: Record) -> list[str]:
     parts = [
         f"### Ways to align the same latents, on {record['recipe']}",
         f"R@1 % by part of the training items, means of {settings['seeds']} seeds, each method tuned on validation"
-        f" over {settings['budget']} configurations. Figure, times and choices: [the bake-off](BAKEOFF.md).",
+        f" over {settings['budget']} configurations and not refitted."
+        " Figure, times and choices: [the bake-off](BAKEOFF.md).",
     ]
     fractions = sorted({cell["fraction"] for cell in record["cells"]})
     for direction in record["queries"]:

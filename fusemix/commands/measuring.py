@@ -148,6 +148,7 @@ def measure(
     context: Mapping[str, object] = {
         "run": destination.run.resolve().name,
         "joint_space": joint_space_digest(destination.run),
+        "learned_from": recipe.fuse.learned_splits,
         "seed": recipe.benchmark.seeds[0],
         "machine": machine(),
     }

@@ -128,5 +128,5 @@ def _parser(name: str, description: str | None, usage: str = "RECIPE [--option V
 
 
 def _remove_run(run: Path) -> None:
-    for name in ("training_state.pt", "metrics.jsonl", "recipe.yaml"):
+    for name in ("training_state.pt", "refit/training_state.pt", "metrics.jsonl", "recipe.yaml"):
         (run / name).unlink(missing_ok=True)

@@ -104,17 +104,18 @@ class PairedLatents:
             raise FusemixError(f"no latents of modality {modality!r}: {nearest(modality, self.modalities)}")
         return self.modalities[modality]
 
-    def split(self, name: str) -> PairedLatents:
-        """Return the items of one split.
+    def split(self, *names: str) -> PairedLatents:
+        """Return the items of one split, or of several together.
 
         Raises:
             FusemixError: where no item belongs to it.
         """
-        positions = np.flatnonzero(self.splits == name)
+        positions = np.flatnonzero(np.isin(self.splits, names))
         if len(positions) == 0:
             have = ", ".join(sorted(set(self.splits))) or "none"
             raise FusemixError(
-                f"dataset {self.dataset.name!r} has no item in the split {name!r} (splits with items: {have})"
+                f"dataset {self.dataset.name!r} has no item in the split {' or '.join(map(repr, names))} (splits with"
+                f" items: {have})"
             )
         return self.at(torch.from_numpy(positions))
 

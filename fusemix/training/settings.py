@@ -75,6 +75,9 @@ class FuseSettings:
     """Steps between validations, each of which writes a checkpoint."""
     patience: int = 10
     """Validations without a better one after which training stops."""
+    refit: bool = False
+    """Whether to train anew at last, on the items of train and val together, for as many steps as validation has
+    selected: where items are few, those of val are worth learning from.  None is left to validate the result on."""
     seed: int = 0
     """All randomness follows from it and the step."""
 
@@ -124,6 +127,11 @@ class FuseSettings:
             "validate_every": (self.validate_every >= 1, "at least 1"),
             "patience": (self.patience >= 1, "at least 1"),
         }
+
+    @property
+    def learned_splits(self) -> tuple[str, ...]:
+        """The splits that the adapters have learned from in the end."""
+        return ("train", "val") if self.refit else ("train",)
 
     def edges_between(self, modalities: Iterable[str]) -> tuple[Edge, ...]:
         """Return the edges that the settings ask for, with an edge's own temperature named after the edge.

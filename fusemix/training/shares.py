@@ -36,9 +36,10 @@ class Share:
         if not self.taken:
             return f"{self.dataset}: weight 0 in fuse.dataset_weights, left out"
         items = "" if self.items == self.pairs else f"{self.items:,} items with "
+        epoch = self.items // self.taken
         return (
             f"{self.dataset}: {items}{self.pairs:,} pairs to train on; {self.taken:,} items of each step"
-            f" ({100 * self.weight:.3g} %), an epoch is {self.items // self.taken:,} steps"
+            f" ({100 * self.weight:.3g} %), an epoch is {epoch:,} step{'' if epoch == 1 else 's'}"
         )
 
 

@@ -18,18 +18,18 @@ def with_modalities(datasets: Sequence[PairedLatents], names: Sequence[str]) -> 
     ]
 
 
-def items_of_split(datasets: Sequence[PairedLatents], name: str) -> list[PairedLatents]:
-    """Return the items of a split, dataset by dataset; datasets without it are left out.
+def items_of_split(datasets: Sequence[PairedLatents], *names: str) -> list[PairedLatents]:
+    """Return the items of a split, or of several together, dataset by dataset; datasets without any are left out.
 
     Raises:
-        FusemixError: where none has it, saying which splits there are.
+        FusemixError: where none has any, saying which splits there are.
     """
-    parts = [latents.split(name) for latents in datasets if bool((latents.splits == name).any())]
+    parts = [latents.split(*names) for latents in datasets if not set(names).isdisjoint(latents.splits)]
     if not parts:
         have = "; ".join(f"{latents.dataset.name}: {', '.join(sorted(set(latents.splits)))}" for latents in datasets)
         raise FusemixError(
-            f"no item in the split {name!r}: training takes train and val, to learn from the one and select by the"
-            f" other, and there are ({have})"
+            f"no item in the split {' or '.join(map(repr, names))}: training takes train and val, to learn from the"
+            f" one and select by the other, and there are ({have})"
         )
     return parts
 

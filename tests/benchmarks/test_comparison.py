@@ -133,3 +133,19 @@ def test_the_comparison_goes_through_json(comparison: Comparison) -> None:
     read = json.loads(json.dumps(comparison.to_dict(), allow_nan=False))
     assert [method["name"] for method in read["methods"]] == ["fusemix", "no-mixup", "ridge"]
     assert read["methods"][0]["difference"].keys() == set(DIRECTIONS)
+
+
+def test_where_fusemix_is_refitted_so_is_ridge(world: PairedLatents, comparison: Comparison) -> None:
+    refitted = replace(FUSE, refit=True)
+    settings = replace(SETTINGS, seeds=(3,))
+    compared = compare(world, "image", "text", refitted, settings, device="cpu")
+    assert compared.refit
+    assert not comparison.refit
+    for method, space in (
+        (compared.methods[0], fuse(world, replace(refitted, seed=3), device="cpu")),
+        (compared.methods[2], ridge(world, "image", "text", refit=True)),
+    ):
+        measured = evaluate_retrieval(space, world, "image", "text", settings)
+        assert [one.metrics["MRR"] for one in method.result.directions] == [
+            one.metrics["MRR"] for one in measured.directions
+        ]

@@ -50,10 +50,9 @@ def method(name: str, result: RetrievalResult, difference: Interval | None) -> M
     return MethodResult(name, result, seeds, of_seeds, differences)
 
 
-def compared(result: RetrievalResult, difference: Interval) -> Comparison:
-    return Comparison(
-        (method("fusemix", result, difference), method("no-mixup", result, difference), method("ridge", result, None))
-    )
+def compared(result: RetrievalResult, difference: Interval, refit: bool = False) -> Comparison:
+    trained = (method(name, result, difference) for name in ("fusemix", "no-mixup"))
+    return Comparison((*trained, method("ridge", result, None)), refit)
 
 
 ORDINARY = retrieval_result(Interval(0.643, 0.631, 0.6549), Interval(0.7514, 0.74, 0.76), Interval(1, 1, 2.5))
@@ -158,3 +157,9 @@ def test_the_same_goes_into_markdown() -> None:
     compared_lines = comparison_report(compared(ORDINARY, Interval(0.01, 0, 0.02))).markdown().splitlines()
     assert "| image to text | fusemix | no-mixup | ridge |" in compared_lines
     assert not any(set(line) <= set("| ") for line in compared_lines if line), "no empty row"
+
+
+@pytest.mark.parametrize("refit", [True, False])
+def test_a_comparison_says_what_its_methods_learned_from(refit: bool) -> None:
+    told = " ".join(comparison_table(compared(ORDINARY, Interval(0, -1, 1), refit)).split())
+    assert ("learned anew from the items of train and val together" in told) == refit

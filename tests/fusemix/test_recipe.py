@@ -162,6 +162,10 @@ def test_a_wrong_recipe_is_one_line_that_names_file_and_key(tmp_path: Path, text
         (f"{MINIMAL}fuse: {{steps: 0}}", "fuse.steps is 0: it must be at least 1"),
         (f"{MINIMAL}extract: {{dtype: float64}}", "extract.dtype is 'float64'"),
         (f"{MINIMAL}benchmark: {{split: train}}", "benchmark.split is train"),
+        (
+            f"{MINIMAL}fuse: {{refit: true}}\nbenchmark: {{split: val}}",
+            "benchmark.split is val: with fuse.refit the adapters learn from it",
+        ),
         ("name: mine\ndataset: emoji\nencoders: {}", "encoders: a recipe names at least one"),
         (f"{FREE}  video: []", "encoders.video: an empty list; name each encoder"),
         (f"{FREE}  video: [clip, {{name: clip}}]", "encoders.video: 'clip' stands twice"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -117,3 +118,12 @@ def test_items_of_which_none_has_both_modalities_are_refused() -> None:
 def test_the_result_is_an_ordinary_joint_space(world: PairedLatents, tmp_path: Path) -> None:
     latents = encoded_by(world, "mine")
     assert_saved_as_it_is(ridge(latents, "image", "text"), latents, tmp_path)
+
+
+def test_a_refit_fits_the_chosen_penalty_on_both_splits(world: PairedLatents) -> None:
+    best = max(PENALTIES, key=lambda penalty: mrr(ridge(world, "image", "text", [penalty]), world))
+    both = np.array(["train" if split == "val" else split for split in world.splits], object)
+    expected = ridge(replace(world, splits=both), "image", "text", [best]).state_dict()
+    found = ridge(world, "image", "text", refit=True).state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[key], expected[key]) for key in found)

@@ -228,3 +228,8 @@ def test_a_fraction_with_too_few_pairs_stops_before_anything_is_run(tmp_path: Pa
     with pytest.raises(FusemixError, match=r"--fractions 0\.05: it leaves "):
         bake(settings=BakeoffSettings(fractions=(1.0, 0.05)), folder=tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_refitted(baked: Bakeoff) -> None:
+    refitted = bakeoff(WORLD, "image", "text", replace(RECIPE, refit=True), SMALL, MEASURED)
+    assert untimed(refitted) == untimed(baked)

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from fusemix.benchmarks.results import SCHEMA_VERSION
 from fusemix.joint_space import JointSpace
 from fusemix.latents.file import LatentsFile
 from fusemix.latents.paired import PairedLatents
+from fusemix.recipe import load_recipe
 from tests.fusemix.commands.conftest import Fusemix, Told
 from tests.fusemix.commands.shades import ITEMS, PRIMARY, write_classes, write_run, write_shades
 
@@ -180,6 +182,21 @@ def test_templates_may_be_given_one_by_one(fusemix: Fusemix) -> None:
     assert result(told)["own_templates"] == ["{} ", " {}"]
 
 
+@pytest.mark.usefixtures("root")
+def test_a_refitted_run_has_learned_from_val_too(fusemix: Fusemix) -> None:
+    run = write_run(Path(), "refitted", {"reader": "manifest", "path": "none.csv", "name": "shades"})
+    for method in ("zero-shot", "linear", "knn"):
+        arguments = ["classify", method, "runs/refitted", "--classes", "primary.json", "--split", "val"]
+        assert fusemix(*arguments).code == 0
+    recipe = load_recipe(run / "recipe.yaml")
+    replace(recipe, fuse=replace(recipe.fuse, refit=True)).save(run / "recipe.yaml")
+    for method in ("zero-shot", "linear", "knn"):
+        usual = ["classify", method, "runs/refitted", "--classes", "primary.json"]
+        told = fusemix(*usual, "--split", "val")
+        assert told.err.startswith("error: the run refitted was trained on the split 'val': classify another")
+        assert fusemix(*usual).code == 0
+
+
 ZERO_SHOT = ("zero-shot", "runs/shades", "--classes")
 ANOTHER = ("--latents", "latents/strange/image/colours.h5", "--labels", "latents/shades/text/written-colours.h5")
 
@@ -225,7 +242,11 @@ ANOTHER = ("--latents", "latents/strange/image/colours.h5", "--labels", "latents
         (("knn", IMAGES, "--classes", "emoji-groups"), "no image row of 'shades' has a class: are these the labels"),
         (
             ("linear", "runs/shades", "--classes", "primary.json", "--split", "train"),
-            "the split that is tested on mu",
+            "the run shades was trained on the split 'train': classify",
+        ),
+        (
+            ("linear", IMAGES, "--labels", "latents/shades/text/written-colours.h5", "--split", "train"),
+            "the split that is tested on must not be 'train'",
         ),
         (("linear", "runs/shades", "--classes", "primary.json", "--c", "much"), "--c much: give a number, or valid"),
     ],

@@ -215,3 +215,21 @@ def test_a_pair_of_three_modalities_is_compared(fusemix: Fusemix, tmp_path: Path
     assert told.code == 0, told.err
     result = json.loads((tmp_path / "results" / "comparison" / "triangle.json").read_text())
     assert [one["name"] for one in result["methods"][0]["result"]["directions"]] == ["text to name", "name to text"]
+
+
+def test_a_run_is_refitted_says_what_it_learned_from_and_starts_anew(fusemix: Fusemix, tmp_path: Path) -> None:
+    recipe = write_world(tmp_path, rows=64)
+    usual: list[str | Path] = ["fuse", recipe, "--root", tmp_path]
+    assert fusemix(*usual, "--run", "plain").code == 0
+    assert result_of(tmp_path, "plain")["learned_from"] == ["train"]
+    told = fusemix(*usual, "--fuse.refit", "true")
+    assert "refit: anew on train and val" in told.err
+    assert result_of(tmp_path, "mine")["learned_from"] == ["train", "val"]
+    again = fusemix(*usual, "--fuse.refit", "true")
+    assert "refit:" not in again.err
+    assert "refitted on train and val" in again
+    anew = fusemix(*usual, "--fuse.refit", "true", "--restart")
+    assert "refit: anew on train and val" in anew.err
+    told = fusemix("benchmark", tmp_path / "runs" / "mine", "--split", "val", "--root", tmp_path)
+    assert (told.code, told.err.count("\n")) == (2, 1)
+    assert "benchmark.split is val: with fuse.refit the adapters learn from it" in told.err

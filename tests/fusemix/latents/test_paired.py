@@ -128,6 +128,16 @@ def test_arrays_that_do_not_belong_together_are_refused() -> None:
         PairedLatents.from_arrays({"image": np.ones((2, 1))}, {"image": ["a", "b"]}, {"a": "train"})
 
 
+def test_several_splits_are_one_selection(tmp_path: Path) -> None:
+    latents = PairedLatents.load({"image": write(tmp_path, "image", 3)[0]})
+    both = latents.split("val", "train")
+    assert set(both.splits) == {"train", "val"}
+    assert len(both) == len(latents.split("train")) + len(latents.split("val"))
+    assert list(both.items) == [item for item in latents.items if item in set(both.items)]
+    with pytest.raises(FusemixError, match=r"no item in the split 'one' or 'two'"):
+        latents.split("one", "two")
+
+
 def test_a_split_of_no_items_is_refused_with_those_that_have_some(tmp_path: Path) -> None:
     latents = PairedLatents.load({"image": write(tmp_path, "image", 0)[0]})
     with pytest.raises(FusemixError, match=r"'toys' has no item in the split 'test' .*: train, val\)"):

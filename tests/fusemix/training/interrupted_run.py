@@ -39,6 +39,7 @@ SETTINGS = FuseSettings(
 CASES = {
     "halves": SETTINGS,
     "slices": replace(SETTINGS, micro_batch=7, mixup="shift", anchor="text", clip_norm=0.5),
+    "refit": replace(SETTINGS, learning_rate=0.2, patience=2, refit=True),
     "captions": replace(SETTINGS, captions="all", mixup_lambda="pair", micro_batch=24, precision="bfloat16"),
 }
 

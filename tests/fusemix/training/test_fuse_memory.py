@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fusemix.training import fuse as module
+from fusemix.training import trainer
 from fusemix.training.fuse import fuse
 from tests.fusemix.synthetic import world
 from tests.fusemix.training.short_runs import SHORT
@@ -29,7 +29,7 @@ def test_where_memory_is_short_it_says_what_would_fit(
         asked.append(device)
         return 1000
 
-    monkeypatch.setattr(module, "free_memory", little)
+    monkeypatch.setattr(trainer, "free_memory", little)
     fuse(world(), replace(SHORT, steps=1), device="cpu")
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("memory: ")]
     assert "that may be more than the 1 KB that are free in memory: " in line

@@ -79,6 +79,7 @@ def test_a_batch_larger_than_the_items_is_refused_with_the_size_that_fits() -> N
     ):
         share_out([dataset("coco", 10)], FuseSettings(batch_size=6))
     assert share_out([dataset("coco", 10)], FuseSettings(batch_size=5))[0].taken == 10
+    assert str(share_out([dataset("coco", 10)], FuseSettings(batch_size=5))[0]).endswith(", an epoch is 1 step")
     with pytest.raises(FusemixError, match=r"step takes 11 .* at most 5 with mixup of halves, 10 without"):
         share_out([dataset("coco", 10)], FuseSettings(batch_size=11, mixup="shift"))
     with pytest.raises(FusemixError, match="'coco': 10 pairs to train on, but a step takes 12"):

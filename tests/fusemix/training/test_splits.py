@@ -40,3 +40,12 @@ def test_an_item_has_a_pair_where_it_has_both_modalities() -> None:
     check_pairs([lonely, latents], [edge])
     with pytest.raises(FusemixError, match=r"both modalities of an edge \(image-text\): nothing to train on"):
         check_pairs([lonely], [edge])
+
+
+def test_several_splits_are_taken_together_in_the_order_of_the_items() -> None:
+    latents = world(30)
+    (found, other) = items_of_split([latents, latents.split("val"), latents.split("test")], "train", "val")
+    assert list(found.items) == [i for i, of in zip(latents.items, latents.splits, strict=True) if of != "test"]
+    assert set(other.splits) == {"val"}
+    with pytest.raises(FusemixError, match=r"no item in the split 'train' or 'val': .* \(arrays: test\)$"):
+        items_of_split([latents.split("test")], "train", "val")
