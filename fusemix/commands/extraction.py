@@ -113,7 +113,7 @@ def extract_missing(
         path = latents_path(options.root, dataset.name, modality, encoder_label(choice))
         if shard or not path.exists():
             _check_packages(choice)
-    reports = []
+    reports, leaks = [], dict[tuple[str, str], int]()
     for dataset, modality, choice in chosen:
         report = run_encoder(
             dataset,
@@ -126,8 +126,11 @@ def extract_missing(
             shard=shard,
         )
         print(report, flush=True)
-        if report.encoded:
-            _warn_of_leaks(report)
+        leak = _leak(report) if report.encoded else 0
+        # All encoders of a modality see the same contents.
+        if leak > leaks.get((dataset.name, modality), 0):
+            _note(f"{leak} contents of {report.path} lie in more than one split")
+            leaks[dataset.name, modality] = leak
         reports.append(report)
     return reports
 
@@ -143,12 +146,12 @@ def _check_packages(choice: EncoderChoice) -> None:
             )
 
 
-def _warn_of_leaks(report: ExtractionReport) -> None:
+def _leak(report: ExtractionReport) -> int:
+    """Return how many contents lie in more than one split."""
     from fusemix.latents.file import LatentsFile
     from fusemix.latents.inspection import find_duplicates
 
-    if shared := find_duplicates(LatentsFile(report.path)).across_splits:
-        _note(f"{shared} contents of {report.path} lie in more than one split")
+    return find_duplicates(LatentsFile(report.path)).across_splits
 
 
 def _note(text: str) -> None:

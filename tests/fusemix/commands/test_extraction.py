@@ -188,6 +188,19 @@ def test_what_a_reader_has_to_tell_and_content_in_two_splits_are_noted(fusemix: 
     assert again.err.count("note: ") == 1
 
 
+def test_content_in_two_splits_is_noted_once_for_all_encoders_of_a_modality(fusemix: Fusemix, tmp_path: Path) -> None:
+    recipe = write_world(tmp_path)
+    lines = (tmp_path / "pairs.csv").read_text().splitlines()
+    caption = lines[1].split(",")[2]
+    lines[4] = lines[4].replace(lines[4].split(",")[2], caption)
+    (tmp_path / "pairs.csv").write_text("\n".join(lines))
+    both = ["--encoders.text", "[written-colours, {name: bright-colours, times: 3}]"]
+    told = fusemix("extract", recipe, "--root", tmp_path, *both)
+    assert (told.code, len(list(tmp_path.glob("latents/pairs/text/*.h5")))) == (0, 2), told.err
+    [note] = [line for line in told.err.splitlines() if line.startswith("note: ")]
+    assert note.startswith(f"note: 1 contents of {tmp_path / 'latents/pairs/text/written-colours.h5'} lie in more")
+
+
 def test_a_run_with_concatenated_encoders_is_trained_and_searched(fusemix: Fusemix, tmp_path: Path) -> None:
     recipe = write_world(tmp_path, rows=64)
     both = ["--encoders.text", "[written-colours, {name: bright-colours, times: 3}]"]
