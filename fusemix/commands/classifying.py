@@ -80,7 +80,7 @@ def zero_shot(arguments: Sequence[str]) -> Exit:
     run.space.adapter(options.text)
     subject = of_run(run, options)
     tested = _tested(subject.latents, options.split)
-    _check_unseen(run, subject.latents, tested)
+    _check_unseen(subject, tested)
     latents = subject.latents.at(torch.from_numpy(np.flatnonzero(np.isin(subject.latents.splits, tested))))
     labels = _labels(latents, subject.modality, prompts.names, options)
     rows = labelled_rows(latents, subject.modality, labels, prompts.names, run.space)
@@ -192,8 +192,7 @@ def _probed(options: Namespace) -> tuple[Subject, LabelledRows, list[Fold]]:
         subject = of_run(load(path, options.device), options)
     latents, modality = subject.latents, subject.modality
     tested = _tested(latents, options.split)
-    if subject.run:
-        _check_unseen(subject.run, latents, tested)
+    _check_unseen(subject, tested)
     labels = _labels(latents, modality, names, options)
     rows = labelled_rows(latents, modality, labels, names, subject.run.space if subject.run else None)
     if _has_folds(latents):
@@ -229,16 +228,17 @@ def _tested(latents: PairedLatents, split: str) -> list[str]:
     return [split or "test"]
 
 
-def _check_unseen(run: Run, latents: PairedLatents, tested: Sequence[str]) -> None:
+def _check_unseen(subject: Subject, tested: Sequence[str]) -> None:
     """Refuse to classify items that a run has learned from.
 
     Raises:
         FusemixError: naming their split.
     """
-    seen = sorted(set(tested).intersection(run.recipe.fuse.learned_splits))
-    if seen and latents.dataset.name in run.recipe.dataset_names:
+    if subject.run is None or subject.latents.dataset.name not in subject.run.recipe.dataset_names:
+        return
+    if seen := sorted(set(tested).intersection(subject.run.recipe.fuse.learned_splits)):
         raise FusemixError(
-            f"the run {run.folder.name} was trained on the split {seen[0]!r}: classify another with --split"
+            f"the run {subject.name} was trained on the split {seen[0]!r}: classify another with --split"
         )
 
 
