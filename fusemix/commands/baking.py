@@ -9,6 +9,7 @@ from pathlib import Path
 from fusemix.benchmarks.bakeoff.settings import BUDGET, METHODS, BakeoffSettings
 from fusemix.commands.exits import Exit
 from fusemix.commands.extraction import extract_missing, load_datasets
+from fusemix.commands.measuring import check_benchmark
 from fusemix.commands.parsing import add_device, chosen_pair, command_parser, parse_recipe_options
 from fusemix.errors import FusemixError
 from fusemix.files import replacing
@@ -53,6 +54,7 @@ def bakeoff(arguments: Sequence[str]) -> Exit:
 
     check_matplotlib()
     recipe, datasets = load_datasets(recipe)
+    check_benchmark(datasets, recipe)
     extract_missing(recipe, datasets, options)
     root = Path(options.root)
     latents = run_latents(root, recipe.dataset_names[0], recipe.encoder_choices)

@@ -12,6 +12,7 @@ from fusemix.errors import FusemixError
 from fusemix.recipe import Recipe, load_recipe, packaged_recipes
 
 if TYPE_CHECKING:
+    from fusemix.extract.dataset import Dataset
     from fusemix.joint_space import JointSpace
     from fusemix.latents.paired import PairedLatents
 
@@ -111,6 +112,21 @@ def load_latents(
     return [PairedLatents.load(of, mapped=mapped) for of in files]
 
 
+def check_benchmark(datasets: Sequence[Dataset], recipe: Recipe) -> None:
+    """Refuse what `measurable` would, as far as it can be told before hours of extraction.
+
+    Raises:
+        FusemixError: where no dataset has the benchmark's split, or its protocol is not for it.
+    """
+    from fusemix.benchmarks.protocols import choose_protocol
+
+    splits = {split for dataset in datasets for split in dataset.splits.values()}
+    if recipe.benchmark.split not in splits:
+        raise _no_such_split(recipe, splits)
+    for dataset in datasets:
+        choose_protocol(dataset.name, recipe.benchmark.split, recipe.benchmark.protocol)
+
+
 def measurable(latents: Sequence[PairedLatents], recipe: Recipe) -> list[PairedLatents]:
     """Return the datasets that have the benchmark's split, with items of two modalities in it.
 
@@ -124,15 +140,22 @@ def measurable(latents: Sequence[PairedLatents], recipe: Recipe) -> list[PairedL
     with_split = [one for one in latents if split in one.splits]
     measured = [one for one in with_split if measurable_pairs(one.split(split), modalities, trained)]
     if not measured:
-        names = ", ".join(recipe.dataset_names)
-        lacking = f"with two of {', '.join(sorted(modalities))}" if with_split else f"at all in {names}"
-        have = ", ".join(sorted({str(name) for one in latents for name in one.splits}))
+        if not with_split:
+            raise _no_such_split(recipe, {str(name) for one in latents for name in one.splits})
         raise FusemixError(
-            f"benchmark.split: there is no item of the split {split!r} {lacking}: nothing to measure (splits: {have})"
+            f"benchmark.split: there is no item of the split {split!r} with two of {', '.join(sorted(modalities))}:"
+            " nothing to measure"
         )
     for one in measured:
         protocol_of(one, recipe.benchmark)
     return measured
+
+
+def _no_such_split(recipe: Recipe, splits: Collection[str]) -> FusemixError:
+    return FusemixError(
+        f"benchmark.split: there is no item of the split {recipe.benchmark.split!r} at all in"
+        f" {', '.join(recipe.dataset_names)}: nothing to measure (splits: {', '.join(sorted(splits))})"
+    )
 
 
 def measure(

@@ -13,6 +13,7 @@ from fusemix.commands.exits import Exit
 from fusemix.commands.extraction import extract_missing, load_datasets
 from fusemix.commands.measuring import (
     Destination,
+    check_benchmark,
     load_latents,
     measurable,
     measure,
@@ -42,9 +43,10 @@ def fuse(arguments: Sequence[str]) -> Exit:
     root = Path(options.root)
     run = root / "runs" / (options.run or recipe.name)
     recipe, datasets = load_datasets(recipe)
+    check_benchmark(datasets, recipe)
     extract_missing(recipe, datasets, options)
     latents = load_latents(recipe, _named(datasets), root, options.device)
-    # A slip in the name of the split must not show only after the training.
+    # That the split has nothing to measure must not show only after the training.
     measured = measurable(latents, recipe)
     if options.restart:
         _remove_run(run)
@@ -99,6 +101,7 @@ def _compare(recipe: Recipe, options: Namespace) -> Exit:
     from fusemix.benchmarks.retrieval_report import comparison_report
 
     recipe, datasets = load_datasets(recipe)
+    check_benchmark(datasets, recipe)
     extract_missing(recipe, datasets, options)
     root = Path(options.root)
     runs = root / "runs" / f"{options.run or recipe.name}-comparison"

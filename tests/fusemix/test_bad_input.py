@@ -210,6 +210,25 @@ def test_a_wrong_last_encoder_is_refused_before_the_first_works(refusal: Refusal
     assert not (tmp_path / "latents").exists()
 
 
+@pytest.mark.parametrize(
+    ("command", "option", "message"),
+    [
+        (
+            "fuse",
+            ["--benchmark.protocol", "coco5k"],
+            "benchmark.protocol: there is no 'coco5k': did you mean 'coco-5k'?",
+        ),
+        ("benchmark", ["--benchmark.split", "tset"], "there is no item of the split 'tset' at all in emoji"),
+        ("bakeoff", ["--benchmark.protocol", "clotho", "--benchmark.split", "val"], "clotho is for the split 'test'"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused_before_an_encoder_works(
+    refusal: Refusal, tmp_path: Path, command: str, option: list[str], message: str
+) -> None:
+    assert message in refusal(command, "emoji", "--root", tmp_path, "--fuse.refit", "false", *option)
+    assert not (tmp_path / "latents").exists()
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_gpu_that_is_not_there(refusal: Refusal, tmp_path: Path) -> None:
     line = refusal("extract", "emoji", "--root", tmp_path, "--device", "cuda")

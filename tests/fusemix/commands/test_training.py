@@ -114,6 +114,15 @@ def test_rows_of_several_datasets_are_encoded_again_each_from_its_own(fusemix: F
     assert "has no dataset, or several, that may be 'more': name them in it" in told.err
 
 
+def test_a_split_of_captions_alone_is_refused_before_training(fusemix: Fusemix, tmp_path: Path) -> None:
+    recipe = write_world(tmp_path, rows=64)
+    second_world(tmp_path, 32, images=False, splits=("train", "dev"))
+    told = fusemix("fuse", recipe, "--root", tmp_path, *both(tmp_path), "--benchmark.split", "dev")
+    last = told.err.splitlines()[-1]
+    assert (told.code, "no item of the split 'dev' with two of image, text: nothing to measure" in last) == (2, True)
+    assert not (tmp_path / "runs").exists()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
