@@ -11,9 +11,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from fusemix.free_memory import free_memory
 from fusemix.joint_space import ROWS_AT_ONCE, JointSpace
 from fusemix.latents.paired import ModalityLatents, PairedLatents
-from fusemix.training.residency import free_memory
 
 SHARE_OF_FREE = 0.5
 """How much of the memory that is free embeddings may fill."""

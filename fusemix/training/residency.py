@@ -7,11 +7,9 @@ pinned memory a step ahead.  Where training runs on a CPU, the device's memory i
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -20,6 +18,7 @@ from torch import Tensor
 
 from fusemix.batch import ABSENT
 from fusemix.errors import FusemixError
+from fusemix.free_memory import free_memory
 from fusemix.latents.mapped import MappedLatents
 from fusemix.latents.paired import ELEMENTS_AT_ONCE, ModalityLatents, PairedLatents
 
@@ -166,17 +165,6 @@ def make_table(modality: ModalityLatents, place: Place, device: torch.device) ->
         places[rows] = torch.arange(start, start + len(rows))
         start += len(rows)
     return Table(values, places, at_hand, mapped=None)
-
-
-def free_memory(device: torch.device) -> int:
-    """Return the bytes that are free on a GPU, or available on this machine."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):  # not Linux: what it has is all that can be said
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _first_with_room(for_device: int, for_host: int, device: torch.device) -> Place:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from fusemix.device import adapter_dtype
 from fusemix.errors import FusemixError
+from fusemix.free_memory import free_memory
 from fusemix.joint_space import JointSpace
 from fusemix.latents.paired import PairedLatents
 from fusemix.objective import Objective
@@ -21,7 +22,6 @@ from fusemix.training.feeding import Feed, Feeder
 from fusemix.training.learner import Learner, NotFiniteError
 from fusemix.training.memory import TrainingShape, advice
 from fusemix.training.monitor import Monitor
-from fusemix.training.residency import free_memory
 from fusemix.training.settings import FuseSettings
 from fusemix.training.size import step_size
 from fusemix.training.space import fresh_space
