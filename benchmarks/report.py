@@ -74,8 +74,11 @@ def difference(metric: str, of: Interval) -> str:
 
 
 def _wrapped(lines: Sequence[str]) -> list[str]:
-    # A line without words parts others.
-    return [part for line in lines for part in wrap(line, WIDTH, subsequent_indent="  ") or [""]]
+    # A line without words parts others; names and paths stay whole, to be copied.
+    wrapped = (
+        wrap(line, WIDTH, subsequent_indent="  ", break_on_hyphens=False, break_long_words=False) for line in lines
+    )
+    return [part for of in wrapped for part in of or [""]]
 
 
 def piped(rows: Table) -> list[str]:

@@ -101,6 +101,8 @@ class RunComparison:
     permutations: int
     tests: int
     """How many p values the correction is for."""
+    warnings: tuple[str, ...]
+    """Lines that say what a difference may be of, beside the models."""
     pairs: tuple[PairedRuns, ...]
 
     def to_dict(self) -> dict[str, object]:
@@ -147,8 +149,25 @@ def compare_runs(
         draws,
         permutations,
         tests,
+        _warnings(runs),
         pairs,
     )
+
+
+def _warnings(runs: Sequence[Seeds]) -> tuple[str, ...]:
+    """Return a line for each run that learned from other splits than the first."""
+    splits = [_learned_from(of) for of in runs]
+    return tuple(
+        f"{other.name} learned from {' and '.join(learned)}, {runs[0].name} from {' and '.join(splits[0])}: the"
+        " difference is one of training data too"
+        for other, learned in zip(runs[1:], splits[1:], strict=True)
+        if splits[0] and learned and learned != splits[0]
+    )
+
+
+def _learned_from(seeds: Seeds) -> list[str]:
+    """Return the splits that a run was trained on; none where its result is of a time that did not say."""
+    return sorted({split for run in seeds.runs for split in run.record.get("learned_from", ())})
 
 
 def _direction(

@@ -24,7 +24,8 @@ def run_comparison_report(comparison: RunComparison, changed: int = 5) -> Report
         changed: how many queries are shown of those that gained most, and of those that lost most.
     """
     head = [
-        f"{comparison.dataset}, {comparison.split} split: {comparison.items} items, protocol {comparison.protocol}"
+        f"{comparison.dataset}, {comparison.split} split: {comparison.items} items, protocol {comparison.protocol}",
+        *(f"warning: {line}" for line in comparison.warnings),
     ]
     tables: list[list[list[str]]] = []
     for pair in comparison.pairs:

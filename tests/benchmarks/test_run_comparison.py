@@ -201,6 +201,22 @@ def test_the_comparison_goes_through_json(comparison: RunComparison) -> None:
     assert read["pairs"][0]["directions"][0]["metrics"]["R@1"].keys() == {"a", "b", "difference", "p", "adjusted_p"}
 
 
+def learned(run: StoredRun, *splits: str) -> StoredRun:
+    return other_record(learned_from=list(splits))(run)
+
+
+def test_runs_that_learned_from_other_splits_are_warned_of(runs: tuple[StoredRun, StoredRun, StoredRun]) -> None:
+    a, b, c = runs
+    told = compare_runs(alone(learned(a, "train"), learned(b, "train", "val"), learned(c, "train")), **FEW)
+    assert told.warnings == (
+        "bb learned from train and val, a from train: the difference is one of training data too",
+    )
+    assert "\nwarning: bb learned from train and val, a from train: " in run_comparison_report(told).text()
+    assert compare_runs(alone(a, learned(b, "train")), **FEW).warnings == (), "an older result does not say"
+    both = [Seeds("a", (learned(a, "train"), learned(b, "train", "val"))), Seeds("c", (learned(c, "val", "train"),))]
+    assert compare_runs(both, **FEW).warnings == ()
+
+
 def other_record(**changes: Any) -> Callable[[StoredRun], StoredRun]:
     return lambda run: replace(run, record={**run.record, **changes})
 
