@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from statistics import fmean
 
@@ -12,7 +13,7 @@ from fusemix.errors import FusemixError
 from fusemix.joint_space import JointSpace
 from fusemix.latents.paired import PairedLatents
 from fusemix.objective import Edge
-from fusemix.retrieval import RetrievalPool, mean_reciprocal_rank, pool_rows, ranks, recall_at
+from fusemix.retrieval import RetrievalPool, pool_rows, ranks, recall_at, reciprocal_ranks
 from fusemix.training.splits import has_pair
 
 
@@ -42,14 +43,19 @@ class Validation:
     def __call__(self, space: JointSpace) -> dict[str, float]:
         """Return figures of retrieval, measured on the device of the joint space.
 
-        `mrr` is the mean reciprocal rank of both directions over the edges, and over the datasets.  With it come
-        `A-to-B/mrr` and `A-to-B/R@1` of each direction, and `mean_cosine/A` of each modality: the mean cosine of two
-        of its embeddings, near 1 where they collapse.  Of several datasets, each has all of these after its own name.
+        `mrr` is the mean reciprocal rank of both directions over the edges, and over the datasets; `mrr_error` is its
+        standard error over items, all queries of an item counted together (Liang and Zeger, Biometrika 1986).  With
+        them come `A-to-B/mrr` and `A-to-B/R@1` of each direction, and `mean_cosine/A` of each modality: the mean
+        cosine of two of its embeddings, near 1 where they collapse.  Of several datasets, each has all of these after
+        its own name.
         """
         if len(self.pools) == 1:
             return _measure(space, *self.pools[0])
         measured = {latents.dataset.name: _measure(space, latents, pools) for latents, pools in self.pools}
-        figures = {"mrr": fmean(of_dataset["mrr"] for of_dataset in measured.values())}
+        figures = {
+            "mrr": fmean(of_dataset["mrr"] for of_dataset in measured.values()),
+            "mrr_error": math.hypot(*(of_dataset["mrr_error"] for of_dataset in measured.values())) / len(measured),
+        }
         for dataset, of_dataset in measured.items():
             figures.update({f"{dataset}/{name}": value for name, value in of_dataset.items()})
         return figures
@@ -58,14 +64,25 @@ class Validation:
 def _measure(space: JointSpace, latents: PairedLatents, pools: Sequence[RetrievalPool]) -> dict[str, float]:
     embeddings = dict(_embed(space, latents, sorted({name for pool in pools for name in (pool.a, pool.b)})))
     figures: dict[str, float] = {}
+    influence = torch.zeros(len(latents), dtype=torch.float64)
     for pool in pools:
-        forward, backward = ranks(embeddings[pool.a], embeddings[pool.b], pool.positives)
-        for name, result in ((f"{pool.a}-to-{pool.b}", forward), (f"{pool.b}-to-{pool.a}", backward)):
-            figures[f"{name}/mrr"] = mean_reciprocal_rank(result)
+        directions = zip(
+            ranks(embeddings[pool.a], embeddings[pool.b], pool.positives), _directions(pool), strict=True
+        )
+        for result, (name, items) in directions:
+            reciprocal = reciprocal_ranks(result).cpu()
+            figures[f"{name}/mrr"] = float(reciprocal.mean())
             figures[f"{name}/R@1"] = float(recall_at(1, result).mean())
+            influence.index_add_(0, items[result.queries.cpu()], (reciprocal - reciprocal.mean()) / len(reciprocal))
     mrr = fmean(value for name, value in figures.items() if name.endswith("/mrr"))
+    error = float(influence.norm()) / (2 * len(pools))
     cosines = {f"mean_cosine/{name}": _mean_cosine(rows) for name, rows in embeddings.items() if len(rows) > 1}
-    return {"mrr": mrr, **figures, **cosines}
+    return {"mrr": mrr, "mrr_error": error, **figures, **cosines}
+
+
+def _directions(pool: RetrievalPool) -> tuple[tuple[str, Tensor], tuple[str, Tensor]]:
+    """Return the name of each direction, and the item of each of its queries."""
+    return (f"{pool.a}-to-{pool.b}", pool.items_a), (f"{pool.b}-to-{pool.a}", pool.items_b)
 
 
 def _embed(space: JointSpace, latents: PairedLatents, names: Sequence[str]) -> Iterator[tuple[str, Tensor]]:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,9 +54,36 @@ def test_figures_equal_ranks_counted_by_hand() -> None:
         assert figures[f"{name}/mrr"] == pytest.approx(means[-1], abs=1e-9)
         assert figures[f"{name}/R@1"] == pytest.approx(np.mean(np.array(expected) == 1), abs=1e-9)
     assert figures["mrr"] == pytest.approx(np.mean(means), abs=1e-9)
-    assert figures.keys() == {"mrr", "mean_cosine/image", "mean_cosine/text"} | {
+    assert figures.keys() == {"mrr", "mrr_error", "mean_cosine/image", "mean_cosine/text"} | {
         f"{name}/{metric}" for name in ways for metric in ("mrr", "R@1")
     }
+
+
+def drawn_errors(figure: Callable[[np.ndarray[Any, Any]], float], items: int) -> float:
+    """Return the standard deviation of a figure over many draws of items with replacement."""
+    rng = np.random.default_rng(0)
+    return float(np.std([figure(rng.integers(items, size=items)) for _ in range(2000)]))
+
+
+def test_the_error_is_that_of_drawing_other_items() -> None:
+    latents = world(400).split("val")
+    space = random_space(latents)
+    image, text = latents["image"], latents["text"]
+    assert len(text.rows) > len(image.rows), "captions of one item stand or fall together"
+    positive = image.item_of_row[:, None] == text.item_of_row[None, :]
+    with torch.no_grad():
+        similarity = space("image", image.values[image.rows]) @ space("text", text.values[text.rows]).T
+    forward = np.array(reciprocal_ranks(similarity, positive))
+    backward = np.array(reciprocal_ranks(similarity.T, positive.T))
+    asked = [of.item_of_row[some.any(dim=1)] for of, some in ((image, positive), (text, positive.T))]
+    rows = [[np.flatnonzero(items == item) for item in range(len(latents))] for items in asked]
+
+    def mrr(drawn: np.ndarray[Any, Any]) -> float:
+        a, b = (np.concatenate([of[item] for item in drawn]) for of in rows)
+        return float(forward[a].mean() + backward[b].mean()) / 2
+
+    error = Validation(latents, [EDGE])(space)["mrr_error"]
+    assert error == pytest.approx(drawn_errors(mrr, len(latents)), rel=0.1)
 
 
 def test_a_perfect_space_scores_one() -> None:
@@ -66,7 +95,8 @@ def test_a_perfect_space_scores_one() -> None:
     for name in space.modalities:
         space.adapter(name).get_parameter("linear.weight").data = torch.eye(8)
     figures = Validation(latents, [EDGE])(space)
-    assert {value for name, value in figures.items() if "cosine" not in name} == {1.0}
+    assert {value for name, value in figures.items() if name.endswith(("mrr", "R@1"))} == {1.0}
+    assert figures["mrr_error"] == 0
     assert figures["mean_cosine/image"] == figures["mean_cosine/text"] == pytest.approx(0, abs=1e-9)
 
 
@@ -118,6 +148,8 @@ def test_several_datasets_are_measured_one_by_one_and_count_alike() -> None:
     apart = {part.dataset.name: Validation(part, [EDGE])(space) for part in (toys, birds)}
     together = Validation([toys, birds], [EDGE])(space)
     assert together.pop("mrr") == pytest.approx((apart["toys"]["mrr"] + apart["birds"]["mrr"]) / 2)
+    of_each = [apart[name]["mrr_error"] for name in ("toys", "birds")]
+    assert together.pop("mrr_error") == pytest.approx((of_each[0] ** 2 + of_each[1] ** 2) ** 0.5 / 2)
     assert together == {f"{name}/{key}": value for name, figures in apart.items() for key, value in figures.items()}
 
 
