@@ -11,7 +11,7 @@ import pickle
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,9 @@ from torch import Tensor, nn
 from fusemix.errors import FusemixError, first_line
 from fusemix.files import replacing
 from fusemix.training.settings import FuseSettings
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 FORMAT_VERSION = 1
 # What reading a file that is broken, or something else altogether, raises.
@@ -65,6 +68,23 @@ class Checkpoint:
     identity: Mapping[str, Any]
 
 
+class _Explained(io.FileIO):
+    """A file that remembers why a write failed, which torch reports as an internal error of its own."""
+
+    failure: OSError | None = None
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        view = memoryview(data).cast("B")
+        written = 0
+        try:
+            while written < len(view):
+                written += super().write(view[written:])
+        except OSError as error:
+            self.failure = error
+            raise
+        return written
+
+
 def save_state(path: Path, checkpoint: Checkpoint) -> None:
     """Replace the training state, `training_state.pt` of the run, at once."""
     with replacing(path) as temporary:
@@ -75,10 +95,11 @@ def save_state(path: Path, checkpoint: Checkpoint) -> None:
             "best": checkpoint.best,
             "identity": checkpoint.identity,
         }
-        # Written by Python, because torch's own writer reports a full disk as an internal error.
-        buffer = io.BytesIO()
-        torch.save(record, buffer)
-        temporary.write_bytes(buffer.getbuffer())
+        with _Explained(temporary, "wb") as file:
+            try:
+                torch.save(record, file)
+            except RuntimeError as error:
+                raise file.failure or error from None
 
 
 def load_state(path: Path) -> Checkpoint | None:

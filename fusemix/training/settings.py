@@ -72,7 +72,8 @@ class FuseSettings:
     bias: float = -10.0
     """Initial bias of an edge with the sigmoid loss; learned.  -10 is SigLIP's and SAIL's; LiT's has -2.71."""
     validate_every: int = 50
-    """Steps between validations, each of which writes a checkpoint."""
+    """Steps between validations.  A checkpoint follows each that is the best, and others as far as that takes no more
+    than a tenth of the time."""
     patience: int = 10
     """Validations without a better one after which training stops."""
     refit: bool = False

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 
 import torch
 from torch import Tensor
@@ -28,6 +29,8 @@ from fusemix.training.space import fresh_space
 from fusemix.training.validation import Validation
 
 STATE = "training_state.pt"
+SHARE_OF_TIME = 0.1
+"""Of training, that checkpoints may take besides those of a best step."""
 REFIT = "refit"
 """Folder in a run's, of the refit's state and figures."""
 
@@ -80,6 +83,7 @@ class Trainer:
         self.saved_at: int | None = None
         self.best: dict[str, Tensor] = {}
         self.changed: list[str] = []
+        self._next_save = 0.0
 
     def train(self, on_step: Callback | None, on_validation: Callback | None) -> None:
         """Run the steps that are left, or as many as the callbacks allow."""
@@ -106,7 +110,7 @@ class Trainer:
                 progress.advance(1, f"loss {figures['loss']:.3f}, tau {tau:.4f}")
                 monitor.write(state.step - 1, figures, self.changed)
                 self.changed = []
-                if due or stop:
+                if stop or state.finished or (due and self._worth_a_checkpoint()):
                     self._save()
                     monitor.flush()
                 if stop or state.finished:
@@ -180,14 +184,20 @@ class Trainer:
         self.state.best_step, self.state.stale = self.state.step, 0
         self.best = self.learner.weights()
 
+    def _worth_a_checkpoint(self) -> bool:
+        """Return whether this step is the best, or the time since the last checkpoint dwarfs what that took."""
+        return self.state.best_step == self.state.step or monotonic() >= self._next_save
+
     def _save(self) -> None:
         if self.run is None or self.folder is None:
             return
+        began = monotonic()
         # The joint space goes first: a kill between the two writes repeats steps, which give the same numbers.
         if self.state.best_step == self.state.step:
             self.learner.space.save(self.run / "joint_space")
         save_state(self.folder / STATE, Checkpoint(self.state, self.learner.state(), self.best, self.identity))
         self.saved_at = self.state.step
+        self._next_save = monotonic() + (monotonic() - began) / SHARE_OF_TIME
 
 
 def _describe(state: TrainingState, figures: Mapping[str, float]) -> str:
@@ -195,4 +205,5 @@ def _describe(state: TrainingState, figures: Mapping[str, float]) -> str:
         f"{key.removesuffix('/R@1')} {100 * v:.1f}" for key, v in figures.items() if key.endswith("/R@1")
     )
     best = " (best so far)" if state.best_step == state.step else ""
-    return f"step {state.step}: loss {figures['loss']:.3f}, val MRR {figures['mrr']:.4f}, val R@1 % {recalls}{best}"
+    mrr = f"val MRR {figures['mrr']:.4f} +/- {figures['mrr_error']:.4f}"
+    return f"step {state.step}: loss {figures['loss']:.3f}, {mrr}, val R@1 % {recalls}{best}"
