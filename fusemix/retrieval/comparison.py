@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fusemix.retrieval.sources import Blocks, Embeddings
 
-TILE = 1280
+TILE = 1600
 TILES_OF_A_BLOCK = 16
 GROUP = 64
 """Neighbouring scores of a row, or of a column, that are looked at only if the highest of them matters."""
