@@ -11,6 +11,7 @@ from torch import Tensor
 
 from fusemix.errors import FusemixError
 from fusemix.retrieval import Ranking, rankings, ranks
+from fusemix.retrieval.comparison import TILE
 
 from .embeddings import Read, clustered, diagonal, near_copies, normal, random_pairs, set_group, set_tile, unit
 
@@ -103,7 +104,7 @@ def _threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("tile", [7, 1600])
+@pytest.mark.parametrize("tile", [7, TILE])
 @pytest.mark.parametrize(
     ("queries", "gallery", "dim", "k"), [(1, 1, 1, 1), (9, 1, 3, 4), (7, 19, 2, 3), (33, 60, 40, 10)]
 )
@@ -127,7 +128,7 @@ def test_the_shortlist_is_enough_for_ordinary_embeddings(monkeypatch: pytest.Mon
     rankings(unit(0, 100, 24), unit(1, 300, 24), random_pairs(2, 100, 300, 0.01), 5)
 
 
-@pytest.mark.parametrize("tile", [8, 1600])
+@pytest.mark.parametrize("tile", [8, TILE])
 @pytest.mark.parametrize("k", [1, 4, 80])
 def test_copies_and_near_ties(tile: int, k: int, monkeypatch: pytest.MonkeyPatch) -> None:
     set_tile(monkeypatch, tile)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fusemix.errors import FusemixError
 from fusemix.retrieval import Ranks, ranks
+from fusemix.retrieval.comparison import TILE
 
 from .embeddings import clustered, diagonal, near_copies, normal, random_pairs, set_group, set_tile, unit
 
@@ -54,7 +55,7 @@ def _threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("tile", [3, 16, 1600])
+@pytest.mark.parametrize("tile", [3, 16, TILE])
 @pytest.mark.parametrize(
     ("queries", "gallery", "dim"),
     [(1, 1, 1), (1, 9, 3), (9, 1, 3), (7, 7, 1), (8, 13, 2), (16, 32, 17), (33, 20, 64), (50, 41, 512)],
@@ -91,7 +92,7 @@ def test_no_positive_at_all() -> None:
     assert [placed(side) for side in ranks(unit(0, 5, 3), unit(1, 4, 3), none)] == [[], []]
 
 
-@pytest.mark.parametrize("tile", [5, 16, 1600])
+@pytest.mark.parametrize("tile", [5, 16, TILE])
 def test_exact_duplicates_tie_exactly(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
     set_tile(monkeypatch, tile)
     gallery = unit(0, 30, 384)
@@ -136,7 +137,7 @@ def test_norms_that_differ_by_orders_of_magnitude() -> None:
     assert_exact(queries, gallery, random_pairs(4, 30, 40, 0.1))
 
 
-@pytest.mark.parametrize("tile", [6, 1600])
+@pytest.mark.parametrize("tile", [6, TILE])
 def test_float64_decides_what_float32_cannot_tell_apart(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
     set_tile(monkeypatch, tile)
     queries = unit(0, 12, 48)
@@ -159,7 +160,7 @@ def test_a_tie_is_a_difference_of_at_most_1e_minus_12_of_the_largest_score(
     assert placed(forward) == [(0, *expected)]
 
 
-@pytest.mark.parametrize("tile", [3, 32, 1600])
+@pytest.mark.parametrize("tile", [3, 32, TILE])
 @pytest.mark.parametrize("threads", [1, 2, 5])
 @pytest.mark.usefixtures("_threads")
 def test_ranks_depend_on_neither_tile_nor_threads(tile: int, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +197,7 @@ def test_the_mode_of_the_caller_does_not_matter(threads: int) -> None:
         assert [placed(side) for side in other] == [placed(side) for side in plain]
 
 
-@pytest.mark.parametrize("tile", [8, 1600])
+@pytest.mark.parametrize("tile", [8, TILE])
 def test_ranks_depend_on_no_order(tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
     set_tile(monkeypatch, tile)
     queries, gallery, pairs = clustered()
