@@ -9,10 +9,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import torch
+import torch
 
 MEMORY = Path("/proc/meminfo")
 MEMBERSHIP = Path("/proc/self/cgroup")
@@ -22,8 +20,6 @@ GROUPS = Path("/sys/fs/cgroup")
 def free_memory(device: torch.device) -> int:
     """Return the bytes that are free on a GPU, or available to this process on this machine."""
     if device.type == "cuda":
-        import torch
-
         return torch.cuda.mem_get_info(device)[0]
     return min([_available(), *_left_to_groups()])
 

@@ -6,12 +6,11 @@ scaler, the step, and what validation has seen so far.
 
 from __future__ import annotations
 
-import io
 import pickle
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +18,6 @@ from torch import Tensor, nn
 from fusemix.errors import FusemixError, first_line
 from fusemix.files import replacing
 from fusemix.training.settings import FuseSettings
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
 
 FORMAT_VERSION = 1
 # What reading a file that is broken, or something else altogether, raises.
@@ -68,23 +64,6 @@ class Checkpoint:
     identity: Mapping[str, Any]
 
 
-class _Explained(io.FileIO):
-    """A file that remembers why a write failed, which torch reports as an internal error of its own."""
-
-    failure: OSError | None = None
-
-    def write(self, data: ReadableBuffer, /) -> int:
-        view = memoryview(data).cast("B")
-        written = 0
-        try:
-            while written < len(view):
-                written += super().write(view[written:])
-        except OSError as error:
-            self.failure = error
-            raise
-        return written
-
-
 def save_state(path: Path, checkpoint: Checkpoint) -> None:
     """Replace the training state, `training_state.pt` of the run, at once."""
     with replacing(path) as temporary:
@@ -95,11 +74,12 @@ def save_state(path: Path, checkpoint: Checkpoint) -> None:
             "best": checkpoint.best,
             "identity": checkpoint.identity,
         }
-        with _Explained(temporary, "wb") as file:
+        with temporary.open("wb") as file:
             try:
                 torch.save(record, file)
             except RuntimeError as error:
-                raise file.failure or error from None
+                # A write that failed, on a full disk say, comes out of torch as an internal error.
+                raise error.__context__ or error from None
 
 
 def load_state(path: Path) -> Checkpoint | None:

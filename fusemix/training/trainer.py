@@ -197,7 +197,8 @@ class Trainer:
             self.learner.space.save(self.run / "joint_space")
         save_state(self.folder / STATE, Checkpoint(self.state, self.learner.state(), self.best, self.identity))
         self.saved_at = self.state.step
-        self._next_save = monotonic() + (monotonic() - began) / SHARE_OF_TIME
+        ended = monotonic()
+        self._next_save = ended + (ended - began) / SHARE_OF_TIME
 
 
 def _describe(state: TrainingState, figures: Mapping[str, float]) -> str:

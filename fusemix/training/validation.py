@@ -70,10 +70,10 @@ def _measure(space: JointSpace, latents: PairedLatents, pools: Sequence[Retrieva
             ranks(embeddings[pool.a], embeddings[pool.b], pool.positives), _directions(pool), strict=True
         )
         for result, (name, items) in directions:
-            reciprocal = reciprocal_ranks(result).cpu()
+            reciprocal = reciprocal_ranks(result)
             figures[f"{name}/mrr"] = float(reciprocal.mean())
             figures[f"{name}/R@1"] = float(recall_at(1, result).mean())
-            influence.index_add_(0, items[result.queries.cpu()], (reciprocal - reciprocal.mean()) / len(reciprocal))
+            influence.index_add_(0, items[result.queries], (reciprocal - reciprocal.mean()) / len(reciprocal))
     mrr = fmean(value for name, value in figures.items() if name.endswith("/mrr"))
     error = float(influence.norm()) / (2 * len(pools))
     cosines = {f"mean_cosine/{name}": _mean_cosine(rows) for name, rows in embeddings.items() if len(rows) > 1}

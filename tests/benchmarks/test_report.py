@@ -9,6 +9,7 @@ import pytest
 from fusemix.benchmarks.bootstrap import Interval
 from fusemix.benchmarks.comparison import Comparison, MethodResult
 from fusemix.benchmarks.protocols import COCO_1K, GENERIC
+from fusemix.benchmarks.report import Report
 from fusemix.benchmarks.retrieval_report import comparison_report, retrieval_report
 from fusemix.benchmarks.retrieval_result import DirectionResult, RetrievalResult
 
@@ -163,3 +164,9 @@ def test_the_same_goes_into_markdown() -> None:
 def test_a_comparison_says_what_its_methods_learned_from(refit: bool) -> None:
     told = " ".join(comparison_table(compared(ORDINARY, Interval(0, -1, 1), refit)).split())
     assert ("learned anew from the items of train and val together" in told) == refit
+
+
+def test_a_name_is_not_cut_where_it_has_a_hyphen_or_is_wider_than_the_terminal() -> None:
+    names = ["runs/emoji-with-many-words-in-its-name-" + "x" * 20, "y" * 100]
+    told = Report([f"The runs that are compared here, {names[0]} and {names[1]}, are fine."], [], []).text()
+    assert all(name in told for name in names)

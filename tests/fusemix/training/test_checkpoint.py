@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tracemalloc
 import zipfile
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -49,13 +50,27 @@ def test_a_setting_that_a_run_did_not_have_yet_stood_at_its_default(tmp_path: Pa
     assert loaded.identity == {**EMPTY.identity, "fuse.steps": 9, "dataset": "toys"}
 
 
-def test_a_full_disk_is_told_and_the_older_state_stays(tiny_disk: Path) -> None:
+@pytest.mark.parametrize("parts", [1, 40, 4000])
+def test_a_full_disk_is_told_and_the_older_state_stays(tiny_disk: Path, parts: int) -> None:
     path = tiny_disk / "state.pt"
     save_state(path, EMPTY)
     with pytest.raises(FusemixError, match=r"cannot write .*state\.pt: No space left.*free some space"):
-        save_state(path, replace(EMPTY, best={"w": torch.zeros(2_000_000)}))
+        save_state(path, replace(EMPTY, best={f"w{part}": torch.zeros(2_000_000 // parts) for part in range(parts)}))
     assert load_state(path) == EMPTY
     assert list(tiny_disk.iterdir()) == [path]
+
+
+def test_a_state_is_written_without_a_second_copy_in_memory(tmp_path: Path) -> None:
+    size = 2_000_000
+    large = replace(EMPTY, best={"w": torch.zeros(size)})
+    save_state(tmp_path / "state.pt", EMPTY)
+    tracemalloc.start()
+    try:
+        save_state(tmp_path / "state.pt", large)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < size
 
 
 def test_no_file_is_no_state(tmp_path: Path) -> None:

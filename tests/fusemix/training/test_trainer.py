@@ -26,7 +26,6 @@ class Clock:
     def __init__(self) -> None:
         self.now = 100.0
         self.saved: dict[str, list[tuple[int, float]]] = {}
-        self.best = [0]
 
     def __call__(self) -> float:
         return self.now
